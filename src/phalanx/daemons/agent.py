@@ -1,0 +1,250 @@
+"""The agent of a host: it owns the life of the workers that placements put there.
+
+    state: Placement (desired)  --->  agent  --->  worker processes
+    state: PlacementStatus      <---
+
+Workers are its children and the kernel kills them when it dies, so there is no orphan and no second
+copy: whoever finds the agent alive finds the workers. It outlives the controller; when it sees none
+for `controller_timeout_s` it has the workers checkpoint, stops them and ends. One rank's end ends the
+others. Knows nothing of models, plans or why.
+
+By hand: python -m phalanx.daemons.agent --home DIR --namespace NS --job NAME --name AGENT
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phalanx.daemons.words import last_words
+from phalanx.events import Context, Emitter
+from phalanx.foundation import Home, PhalanxError
+from phalanx.host.processes import is_alive, own_identity, signal_group, start
+from phalanx.job import EXIT_CODES, MemberStatus, PlacementStatus, WorkerExit, WorkerSpec
+from phalanx.state import Conflict, NotFound, SqliteState, Stored
+
+TICK_S = 0.1
+LEASE_S = 10.0
+PEER_GRACE_S = 5.0
+CHECKPOINT_GRACE_S = 60.0
+CONTROLLER_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Worker:
+    spec: WorkerSpec
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    started_ns: int
+    exit: WorkerExit | None = None
+
+
+@dataclass
+class Agent:
+    """One agent; `run` returns when its placement is gone or stopped, or nobody controls it."""
+
+    home: Home
+    namespace: str
+    job: str
+    name: str
+    controller_timeout_s: float = CONTROLLER_TIMEOUT_S
+    clock: Callable[[], float] = time.monotonic
+    _workers: list[_Worker] = field(default_factory=list)
+    _generation: int = 0
+    _first_exit: int | None = None
+    _end_by: float | None = None
+    _stop_signalled: bool = False
+    _message: str = ""
+    _reported: PlacementStatus | None = None
+
+    def run(self) -> None:
+        self._identity = own_identity()
+        self._state = SqliteState(self.home.state_db, is_alive=is_alive)
+        if self._state.lease(self._lease_name, self._identity, LEASE_S) is None:
+            log.info("another agent named %s is at work", self.name)
+            return
+        controller_seen = self.clock()
+        leased = self.clock()
+        orphaned = False
+        while True:
+            if self.clock() - leased > LEASE_S / 4:
+                self._state.lease(self._lease_name, self._identity, LEASE_S)
+                leased = self.clock()
+            stored = self._state.get("Placement", self.namespace, self.job)
+            if stored is None:
+                self._kill_all()
+                break
+            if self._state.holder(f"controller/{self.namespace}/{self.job}") is not None:
+                controller_seen = self.clock()
+            elif not orphaned and self.clock() - controller_seen > self.controller_timeout_s:
+                orphaned = True
+                self._message = f"no controller for {self.controller_timeout_s:.0f} s: checkpointed and stopped"
+                log.warning("%s", self._message)
+            self._step(stored, stopping=orphaned or bool(stored.spec["stopping"]))
+            self._report(stored)
+            everyone_ended = all(worker.exit is not None for worker in self._workers)
+            if everyone_ended and (orphaned or stored.spec["stopping"] or stored.spec.get("release")):
+                break
+            time.sleep(TICK_S)
+        self._state.release(self._lease_name, self._identity)
+
+    @property
+    def _lease_name(self) -> str:
+        return f"agent/{self.name}"
+
+    def _step(self, stored: Stored, *, stopping: bool) -> None:
+        """Bring the workers one step nearer to the placement."""
+        desired = int(stored.spec["placement"]["generation"])
+        if desired != self._generation:
+            self._kill_all()
+            if not stopping:
+                self._start(stored, desired)
+        for worker in self._workers:
+            self._reap(worker)
+        alive = [worker for worker in self._workers if worker.exit is None]
+        if not alive:
+            return
+        if stopping and not self._stop_signalled:
+            self._stop_signalled = True
+            self._end_by = self.clock() + CHECKPOINT_GRACE_S
+            for worker in alive:
+                signal_group(worker.process.pid, signal.SIGTERM)
+        if self._first_exit is not None and self._end_by is None and len(alive) < len(self._workers):
+            first = self._workers[self._first_exit]
+            patient = first.exit is not None and first.exit.kind in ("done", "preempted")
+            self._end_by = self.clock() + (CHECKPOINT_GRACE_S if patient else PEER_GRACE_S)
+        if self._end_by is not None and self.clock() > self._end_by:
+            self._kill_all()
+
+    def _start(self, stored: Stored, generation: int) -> None:
+        self._generation, self._workers, self._first_exit, self._end_by = generation, [], None, None
+        self._stop_signalled = False
+        run_dir = Path(stored.spec["run_dir"])
+        logs = run_dir / "logs" / f"generation-{generation}"
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (run_dir / "rendezvous").mkdir(mode=0o700, exist_ok=True)
+        hosts = {member["rank"]: member["host"] for member in stored.spec["placement"]["members"]}
+        for document in stored.spec["workers"]:
+            spec = WorkerSpec.model_validate(document)
+            if hosts[spec.rank] != self.name:
+                continue
+            log_file = logs / f"rank-{spec.rank}.log"
+            environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | spec.env
+            process = start(spec.argv, env=environment, output=log_file, cwd=run_dir)
+            self._workers.append(_Worker(spec, process, log_file, time.time_ns()))
+            self._emit(spec, {"event": "started", "pid": process.pid})
+        self._report(stored)
+
+    def _reap(self, worker: _Worker) -> None:
+        if worker.exit is not None or (code := worker.process.poll()) is None:
+            return
+        worker.exit = _exit_of(code, last_words(worker.log_file))
+        if self._first_exit is None or _innocent(self._workers[self._first_exit].exit):
+            if not _innocent(worker.exit) or self._first_exit is None:
+                self._first_exit = self._workers.index(worker)
+        row = {"event": "exited", "pid": worker.process.pid, "exit_kind": worker.exit.kind}
+        row |= {"exit_signal": worker.exit.signal, "exit_code": worker.exit.code, "message": worker.exit.message}
+        self._emit(worker.spec, row)
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            if worker.exit is None:
+                signal_group(worker.process.pid, signal.SIGKILL)
+        for worker in self._workers:
+            worker.process.wait()
+            self._reap(worker)
+
+    def _report(self, stored: Stored) -> None:
+        members = tuple(
+            MemberStatus(
+                rank=worker.spec.rank,
+                phase="running" if worker.exit is None else "ended",
+                pid=worker.process.pid,
+                started_ns=worker.started_ns,
+                exit=worker.exit,
+            )
+            for worker in self._workers
+        )
+        first = self._workers[self._first_exit].spec.rank if self._first_exit is not None else None
+        status = PlacementStatus(
+            generation=self._generation,
+            agent_pid=os.getpid(),
+            members=members,
+            first_exit_rank=first,
+            message=self._message,
+        )
+        if status == self._reported:
+            return
+        try:
+            self._state.report(
+                "Placement", self.namespace, self.job, status.model_dump(mode="json"), expect=stored.version
+            )
+            self._reported = status
+        except (Conflict, NotFound):
+            log.info("the placement changed meanwhile; reporting on the new one next")
+
+    def _emit(self, spec: WorkerSpec, row: dict[str, object]) -> None:
+        context = Context(
+            host=os.uname().nodename,
+            namespace=self.namespace,
+            job_uid=spec.job_uid,
+            attempt=spec.attempt,
+            generation=spec.generation,
+            rank=spec.rank,
+            program="agent",
+        )
+        emitter = Emitter(self.home.spool_dir, context)
+        emitter.emit("workers", row)
+        emitter.close()
+
+
+# A worker gets its spec's environment and these only: no token of the person's shell travels with a job.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+
+
+def _innocent(exit_: WorkerExit | None) -> bool:
+    """Ended well, or only because somebody else ended."""
+    return exit_ is not None and exit_.kind in ("done", "peer_lost")
+
+
+def _exit_of(code: int, message: str) -> WorkerExit:
+    kind = next((kind for kind, exit_code in EXIT_CODES.items() if exit_code == code), None)
+    if kind is not None:
+        return WorkerExit(kind=kind, code=code, message=message)
+    if code < 0:
+        name = signal.Signals(-code).name
+        return WorkerExit(kind="crashed", signal=-code, message=f"killed by {name}")
+    return WorkerExit(kind="crashed", code=code, message=message or f"exit code {code}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="phalanx.daemons.agent")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--controller-timeout", type=float, default=CONTROLLER_TIMEOUT_S, help="seconds")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    home = Home.find(options.home)
+    try:
+        Agent(home, options.namespace, options.job, options.name, options.controller_timeout).run()
+    except PhalanxError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

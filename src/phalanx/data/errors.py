@@ -1,0 +1,37 @@
+"""What can be wrong with a person's text.
+
+    DataError               exit 2   the root
+    ├── SourceMissing                no such source, file or directory, or it may not be read
+    ├── SourceEmpty                  there is no text in it
+    ├── NotText                      it is binary, or not UTF-8
+    ├── TextTooSmall                 too little for what the job wants of it
+    └── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
+"""
+
+from __future__ import annotations
+
+from phalanx.foundation import UsageError
+
+
+class DataError(UsageError):
+    """The data cannot be used as the job asks."""
+
+
+class SourceMissing(DataError):
+    """The source is not there, is not a regular file or directory, or may not be read."""
+
+
+class SourceEmpty(DataError):
+    """The source holds no text."""
+
+
+class NotText(DataError):
+    """The source is binary or not valid UTF-8."""
+
+
+class TextTooSmall(DataError):
+    """There is not enough text for one batch, or for a training and a held-out part."""
+
+
+class UnfitVocabulary(DataError):
+    """The vocabulary asked for cannot serve the objective."""

@@ -1,0 +1,103 @@
+"""The spool's format: files of JSON lines, one row a line, appended by one process and read by another.
+
+A file is `<source>.<number>.jsonl`. A line that ends without a newline is still being written; a
+complete line that is not a row was torn by a full disk or altered. Whoever reads keeps an offset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUFFIX = ".jsonl"
+READ_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class SpoolFile:
+    path: Path
+    source: str
+    number: int
+
+
+@dataclass(frozen=True)
+class SpoolRow:
+    """One row as it was emitted. `fields` has the table's own columns, `context` the common ones."""
+
+    table: str
+    fields: dict[str, Any]
+    context: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpoolChunk:
+    """Rows of one file between two offsets, and the number of complete lines that are no rows."""
+
+    rows: tuple[SpoolRow, ...]
+    corrupt: int
+    offset: int
+
+
+def file_name(source: str, number: int) -> str:
+    return f"{source}.{number:06d}{SUFFIX}"
+
+
+def list_files(spool_dir: Path) -> list[SpoolFile]:
+    """The spool's files, oldest first within each source."""
+    found = []
+    for path in spool_dir.glob(f"*{SUFFIX}"):
+        source, _, number = path.name.removesuffix(SUFFIX).rpartition(".")
+        if source and number.isdecimal():
+            found.append(SpoolFile(path, source, int(number)))
+    return sorted(found, key=lambda file: (file.source, file.number))
+
+
+def encode(table: str, fields: dict[str, Any], context: dict[str, Any]) -> bytes:
+    """One line. NaN and infinities are written as JSON's common extension and read back."""
+    return json.dumps({"table": table, **context, "row": fields}, separators=(",", ":")).encode() + b"\n"
+
+
+def read_chunk(path: Path, offset: int, limit: int = READ_BYTES) -> SpoolChunk:
+    """Complete lines from `offset` on, about `limit` bytes of them. Raises FileNotFoundError."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(limit)
+        if len(data) == limit:
+            data += file.readline()
+    end = data.rfind(b"\n") + 1
+    rows, corrupt = [], 0
+    for line in data[:end].splitlines():
+        row = _decode(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip():
+            corrupt += 1
+    return SpoolChunk(tuple(rows), corrupt, offset + end)
+
+
+def read_rows(path: Path) -> Iterator[SpoolRow]:
+    """All whole rows of a file."""
+    offset = 0
+    while True:
+        chunk = read_chunk(path, offset)
+        if chunk.offset == offset:
+            return
+        yield from chunk.rows
+        offset = chunk.offset
+
+
+def _decode(line: bytes) -> SpoolRow | None:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    table, fields = document.pop("table", None), document.pop("row", None)
+    seq, source = document.get("seq"), document.get("source")
+    if isinstance(table, str) and isinstance(fields, dict) and isinstance(seq, int) and isinstance(source, str):
+        return SpoolRow(table, fields, document)
+    return None

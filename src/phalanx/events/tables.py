@@ -1,0 +1,164 @@
+"""Every table of events that rooms write and others read: columns, types, units.
+
+A new kind of event is a new entry in `TABLES`; a new column goes to the end of its table and is
+null in older rows. Knows nothing of how rows are carried or stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ColumnType = Literal["int64", "float64", "string", "bool"]
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: ColumnType
+    unit: str = ""
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` are the table's own; every stored row has those of `COMMON` before them."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+
+
+COMMON = (
+    Column("source", "string", doc="one emitter of one process; never reused"),
+    Column("seq", "int64", doc="counts the emitter's rows from 1; a gap is a lost row"),
+    Column("time_ns", "int64", "ns", "since 1970, by the emitting host's clock"),
+    Column("host", "string"),
+    Column("namespace", "string", doc="the team the job belongs to"),
+    Column("job_uid", "string"),
+    Column("attempt", "int64"),
+    Column("generation", "int64", doc="forming of the group; 0 outside one"),
+    Column("rank", "int64", doc="-1: not a worker"),
+)
+
+
+def _table(name: str, doc: str, *columns: Column) -> Table:
+    return Table(name, doc, columns)
+
+
+_ALL = (
+    _table(
+        "steps",
+        "one row per rank and optimizer step",
+        Column("step", "int64", doc="from 1"),
+        Column("loss", "float64", "nats/token", "mean over the predicted tokens of the global batch"),
+        Column("predicted_tokens", "int64", "tokens", "of the global batch"),
+        Column("tokens", "int64", "tokens", "real tokens this rank read; no padding"),
+        Column("tokens_per_second", "float64", "tokens/s", "real tokens of all ranks over this rank's step time"),
+        Column("learning_rate", "float64"),
+        Column("gradient_norm", "float64", doc="before clipping"),
+        Column("memory_bytes", "int64", "bytes", "resident set of this rank"),
+        Column("data_s", "float64", "s"),
+        Column("forward_s", "float64", "s"),
+        Column("backward_s", "float64", "s"),
+        Column("communication_s", "float64", "s", "waiting for the other ranks and summing gradients"),
+        Column("optimizer_s", "float64", "s"),
+        Column("step_s", "float64", "s"),
+    ),
+    _table(
+        "validations",
+        "loss on held-out data during training, by rank 0",
+        Column("step", "int64"),
+        Column("split", "string"),
+        Column("loss", "float64", "nats/token"),
+        Column("tokens", "int64", "tokens", "predicted"),
+        Column("bits_per_byte", "float64", "bits/byte", "causal objectives only"),
+        Column("seconds", "float64", "s"),
+    ),
+    _table(
+        "states",
+        "every change of a desired object's status",
+        Column("kind", "string"),
+        Column("name", "string"),
+        Column("phase", "string"),
+        Column("condition", "string"),
+        Column("status", "string"),
+        Column("reason", "string"),
+        Column("message", "string"),
+    ),
+    _table(
+        "workers",
+        "starts and ends of worker processes, by their agent",
+        Column("event", "string", doc="started or exited"),
+        Column("pid", "int64"),
+        Column("exit_kind", "string"),
+        Column("exit_signal", "int64"),
+        Column("exit_code", "int64"),
+        Column("message", "string", doc="last words"),
+    ),
+    _table(
+        "host_facts",
+        "what the machine is, with the place it was read from",
+        Column("fact", "string"),
+        Column("value", "string"),
+        Column("evidence", "string"),
+    ),
+    _table(
+        "findings",
+        "what admission found",
+        Column("finding_id", "string"),
+        Column("gate", "int64"),
+        Column("verdict", "string"),
+        Column("rule", "string"),
+        Column("severity", "string"),
+        Column("subject", "string"),
+        Column("location", "string"),
+        Column("evidence", "string"),
+        Column("remedy", "string"),
+    ),
+    _table(
+        "checkpoints",
+        "checkpoints written, read and found damaged",
+        Column("event", "string", doc="written, read or damaged"),
+        Column("step", "int64"),
+        Column("path", "string"),
+        Column("bytes", "int64", "bytes"),
+        Column("seconds", "float64", "s"),
+        Column("message", "string"),
+    ),
+    _table(
+        "memory",
+        "memory of one worker: predicted by the planner (rank -1) and measured by each rank",
+        Column("category", "string"),
+        Column("bytes", "int64", "bytes"),
+    ),
+    _table(
+        "scores",
+        "evaluation of a checkpoint and of the baselines beside it",
+        Column("model", "string"),
+        Column("metric", "string"),
+        Column("value", "float64"),
+        Column("unit", "string"),
+        Column("tokens", "int64", "tokens"),
+        Column("is_baseline", "bool"),
+    ),
+    _table(
+        "losses",
+        "rows that were emitted and never arrived, by the collector",
+        Column("lost_source", "string"),
+        Column("first_seq", "int64"),
+        Column("last_seq", "int64"),
+        Column("rows", "int64"),
+        Column("reason", "string", doc="gap or corrupt"),
+    ),
+    _table(
+        "sources",
+        "first and last row of every emitter",
+        Column("event", "string", doc="opened or closed"),
+        Column("program", "string"),
+        Column("pid", "int64"),
+        Column("dropped", "int64", "rows", "did not fit the spool"),
+    ),
+)
+TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}
