@@ -59,7 +59,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Action:
-    """What to do next. `generation` and `fallback` (index into the plan's fallbacks, -1: the plan) are for `place`."""
+    """What to do next; `generation` and `fallback` (of the plan; -1: the plan itself) are for `place`."""
 
     name: ActionName
     generation: int = 0
@@ -96,17 +96,16 @@ def _running(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus,
     """Workers are wanted: see that one generation of them runs, and judge its end."""
     if seen.placement is None or seen.placement.generation < status.generation:
         generation = max(status.generation, 1)
-        return _phase(status, "Placed").model_copy(update={"generation": generation}), Action(
-            "place", generation, _fallback_of(status), why="first forming of the group" if generation == 1 else "again"
-        )
+        status = _phase(status, "Placed").model_copy(update={"generation": generation})
+        return status, Action("place", generation, status.fallback)
     status = status.model_copy(update={"generation": seen.placement.generation})
     members = _members(seen)
     over = bool(members) and all(member.phase == "ended" for member in members)
     if over:
         return _ended(seen, status, members, now_ns)
     if not seen.agent_alive:
-        if seen.placement_status is None:
-            return status, Action("start_agent", status.generation)
+        if not members:
+            return _or_failed(seen, status, "start_agent", "Running", "AgentNotStarted", now_ns)
         return _restart(seen, status, "AgentLost", "the agent of the host died, and its workers with it", now_ns)
     if members and all(member.phase == "running" for member in members):
         status = _reached(_phase(status, "Running"), "Running", "WorkersRunning", f"{len(members)} running", now_ns)
@@ -126,34 +125,30 @@ def _ended(
         return _failed(status, "Running", "BadInput", message, now_ns)
     if cause.kind == "out_of_memory":
         assert seen.plan is not None
-        if _fallback_of(status) + 1 >= len(seen.plan.fallbacks):
+        if status.fallback + 1 >= len(seen.plan.fallbacks):
             return _failed(status, "Running", "OutOfMemory", f"{message}; no smaller plan is left", now_ns)
-        return _restart(seen, status, "OutOfMemory", message, now_ns, fallback=_fallback_of(status) + 1)
+        status = status.model_copy(update={"fallback": status.fallback + 1})
+        return _restart(seen, status, "OutOfMemory", message, now_ns)
     return _restart(seen, status, _reason(cause), message, now_ns)
 
 
 def _restart(
-    seen: Observed, status: JobStatus, reason: str, message: str, now_ns: int, fallback: int | None = None
+    seen: Observed, status: JobStatus, reason: str, message: str, now_ns: int
 ) -> tuple[JobStatus, Action]:
-    """A new generation from the last checkpoint, if the job allows one more."""
+    """A new generation from the last checkpoint, if the job allows one more. A preemption is nobody's fault."""
     allowed = seen.job.spec.workers.max_restarts
-    if status.restarts >= allowed:
+    restarts = status.restarts + (reason != "Preempted")
+    if restarts > allowed:
         return _failed(status, "Running", reason, f"{message}; {allowed} restarts are used up", now_ns)
-    index = _fallback_of(status) if fallback is None else fallback
     status = _false(status, "Running", reason, message, now_ns)
-    status = _set(status, Condition(type="Fallback", status="True", reason=f"Plan{index}", time_ns=now_ns)) if (
-        index >= 0
-    ) else status
-    generation = status.generation + 1
-    status = _phase(status, "Placed").model_copy(update={"generation": generation, "restarts": status.restarts + 1})
-    return status, Action("place", generation, index, why=message)
+    update = {"generation": status.generation + 1, "restarts": restarts}
+    status = _phase(status, "Placed").model_copy(update=update)
+    return status, Action("place", status.generation, status.fallback, why=message)
 
 
 def _suspended(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus, Action]:
     """A stop is wanted: workers checkpoint and end; then the job is Stopped."""
-    alive = seen.agent_alive and any(member.phase != "ended" for member in _members(seen))
-    starting = seen.placement is not None and seen.agent_alive and not _members(seen)
-    if alive or (starting and not seen.placement_stopping):
+    if seen.agent_alive:
         return status, Action("wait" if seen.placement_stopping else "stop_workers", status.generation)
     status = _false(status, "Running", "Suspended", "stopped as asked", now_ns)
     return _phase(status, "Stopped"), Action("report")
@@ -172,7 +167,7 @@ def _evaluating(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStat
 
 def _closing(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus, Action]:
     """A final phase still ends its workers and writes its report."""
-    if seen.agent_alive and any(member.phase != "ended" for member in _members(seen)):
+    if seen.agent_alive:
         return status, Action("wait" if seen.placement_stopping else "stop_workers", status.generation)
     match seen.report:
         case "missing":
@@ -218,11 +213,6 @@ def _words(plan: Plan) -> str:
         f"{plan.mesh.size} workers, micro-batch {plan.micro_batch} x {plan.accumulation}, {plan.precision}, "
         f"{plan.predicted.memory.total / 2**20:.0f} MiB each"
     )
-
-
-def _fallback_of(status: JobStatus) -> int:
-    condition = status.condition("Fallback")
-    return int(condition.reason.removeprefix("Plan")) if condition is not None else -1
 
 
 def _phase(status: JobStatus, phase: Phase) -> JobStatus:

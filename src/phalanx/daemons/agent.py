@@ -59,6 +59,7 @@ class Agent:
     name: str
     controller_timeout_s: float = CONTROLLER_TIMEOUT_S
     clock: Callable[[], float] = time.monotonic
+    stop_requested: bool = False
     _workers: list[_Worker] = field(default_factory=list)
     _generation: int = 0
     _first_exit: int | None = None
@@ -66,6 +67,7 @@ class Agent:
     _stop_signalled: bool = False
     _message: str = ""
     _reported: PlacementStatus | None = None
+    _emitter: Emitter | None = None
 
     def run(self) -> None:
         self._identity = own_identity()
@@ -90,12 +92,14 @@ class Agent:
                 orphaned = True
                 self._message = f"no controller for {self.controller_timeout_s:.0f} s: checkpointed and stopped"
                 log.warning("%s", self._message)
-            self._step(stored, stopping=orphaned or bool(stored.spec["stopping"]))
+            stopping = orphaned or self.stop_requested or bool(stored.spec["stopping"])
+            self._step(stored, stopping=stopping)
             self._report(stored)
-            everyone_ended = all(worker.exit is not None for worker in self._workers)
-            if everyone_ended and (orphaned or stored.spec["stopping"] or stored.spec.get("release")):
+            if stopping and all(worker.exit is not None for worker in self._workers):
                 break
             time.sleep(TICK_S)
+        if self._emitter is not None:
+            self._emitter.close()
         self._state.release(self._lease_name, self._identity)
 
     @property
@@ -194,18 +198,11 @@ class Agent:
             log.info("the placement changed meanwhile; reporting on the new one next")
 
     def _emit(self, spec: WorkerSpec, row: dict[str, object]) -> None:
-        context = Context(
-            host=os.uname().nodename,
-            namespace=self.namespace,
-            job_uid=spec.job_uid,
-            attempt=spec.attempt,
-            generation=spec.generation,
-            rank=spec.rank,
-            program="agent",
-        )
-        emitter = Emitter(self.home.spool_dir, context)
-        emitter.emit("workers", row)
-        emitter.close()
+        if self._emitter is None:
+            host = os.uname().nodename
+            context = Context(host, self.namespace, spec.job_uid, spec.attempt, program="agent")
+            self._emitter = Emitter(self.home.spool_dir, context)
+        self._emitter.emit("workers", row, generation=spec.generation, rank=spec.rank)
 
 
 # A worker gets its spec's environment and these only: no token of the person's shell travels with a job.
@@ -237,9 +234,14 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    home = Home.find(options.home)
+    agent = Agent(Home.find(options.home), options.namespace, options.job, options.name, options.controller_timeout)
+
+    def request_stop(signal_number: int, frame: object) -> None:
+        agent.stop_requested = True
+
+    signal.signal(signal.SIGTERM, request_stop)
     try:
-        Agent(home, options.namespace, options.job, options.name, options.controller_timeout).run()
+        agent.run()
     except PhalanxError as error:
         log.error("%s", error)
         return error.exit_code

@@ -8,14 +8,14 @@ file says `globalBatch`, by one rule (`to_camel`). Knows nothing of files, plann
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from phalanx.foundation.names import check_name
 
-API_VERSION = "phalanx.dev/v1alpha1"
+API_VERSION: Final = "phalanx.dev/v1alpha1"
 MAX_WORKERS = 4096
 
 Name = Annotated[str, Field(min_length=1, max_length=63)]
@@ -157,6 +157,7 @@ class JobStatus(Value):
     attempt: int = 1
     generation: int = 0
     restarts: int = 0
+    fallback: int = Field(default=-1, description="Index of the plan's fallback in use; -1: the plan itself.")
     conditions: tuple[Condition, ...] = ()
     step: int = 0
     run_dir: str = ""
@@ -167,7 +168,7 @@ class JobStatus(Value):
 
 
 class Job(Value):
-    api_version: Literal["phalanx.dev/v1alpha1"] = API_VERSION
+    api_version: Literal["phalanx.dev/v1alpha1"] = "phalanx.dev/v1alpha1"
     kind: Literal["TrainingJob"] = "TrainingJob"
     metadata: Metadata
     spec: JobSpec

@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class SqliteState:
         found = self._select("kind = ? AND namespace = ? AND name = ? AND NOT deleted", (kind, namespace, name))
         return found[0] if found else None
 
-    def list(self, kind: str, namespace: str | None = None) -> list[Stored]:
+    def list(self, kind: str, namespace: str | None = None) -> Sequence[Stored]:
         """All objects of a kind (of one namespace), by namespace and name."""
         if namespace is None:
             return self._select("kind = ? AND NOT deleted", (kind,))
@@ -104,12 +104,12 @@ class SqliteState:
             version = self._next_version()
             self._write(Stored(kind, namespace, name, before.uid, before.spec, before.status, version, deleted=True))
 
-    def changes(self, since: int, kinds: Collection[str]) -> list[Stored]:
+    def changes(self, since: int, kinds: Collection[str]) -> Sequence[Stored]:
         """Objects of `kinds` whose newest version is above `since`, oldest first; an object appears once."""
         marks = ", ".join("?" for _ in kinds)
         return self._select(f"version > ? AND kind IN ({marks})", (since, *kinds), order="version")
 
-    def watch(self, kinds: Collection[str], since: int, timeout_s: float) -> list[Stored]:
+    def watch(self, kinds: Collection[str], since: int, timeout_s: float) -> Sequence[Stored]:
         """As `changes`, but waits up to `timeout_s` for the first one; empty when nothing changed."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -127,11 +127,12 @@ class SqliteState:
         with self._transaction():
             now = time.time_ns()
             current = self._lease(name)
-            held = current is not None and current.expires_ns > now
-            if current is not None and held and current.holder != holder and self._is_alive(current.holder):
-                return None
-            same = current is not None and held and current.holder == holder
-            epoch = current.epoch + (0 if same else 1) if current is not None else 1
+            epoch = 1
+            if current is not None:
+                held = current.expires_ns > now
+                if held and current.holder != holder and self._is_alive(current.holder):
+                    return None
+                epoch = current.epoch if held and current.holder == holder else current.epoch + 1
             taken = Lease(name, holder, epoch, now + int(ttl_s * 1e9))
             self._db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)",
@@ -184,10 +185,13 @@ class SqliteState:
         )
         return stored
 
-    def _select(self, where: str, values: tuple[Any, ...], order: str = "namespace, name") -> list[Stored]:
+    def _select(self, where: str, values: tuple[Any, ...], order: str = "namespace, name") -> Sequence[Stored]:
         with self._errors():
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM objects WHERE {where} ORDER BY {order}", values).fetchall()
-        return [Stored(*row[:4], json.loads(row[4]), json.loads(row[5]), row[6], bool(row[7])) for row in rows]
+        return [
+            Stored(kind, namespace, name, uid, json.loads(spec), json.loads(status), version, bool(deleted))
+            for kind, namespace, name, uid, spec, status, version, deleted in rows
+        ]
 
     def _schema_version(self) -> int:
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
