@@ -43,7 +43,8 @@ def storage_error(error: OSError, path: Path | str) -> StorageError:
             where=where,
             remedy="make it writable, or choose another place with --home",
         )
-    return StorageError(f"cannot be written ({error.strerror or error})", where=where, remedy="check the path and the disk")
+    reason = error.strerror or error
+    return StorageError(f"cannot be written ({reason})", where=where, remedy="check the path and the disk")
 
 
 @contextlib.contextmanager

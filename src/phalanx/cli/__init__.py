@@ -1,0 +1,1 @@
+"""What a person types: one file a verb, listed in `cli.table`; `--help` imports none of them."""
