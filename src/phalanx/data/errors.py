@@ -1,11 +1,11 @@
 """What can be wrong with a person's text.
 
-    DataError               exit 2   the root
-    ├── SourceMissing                no such source, file or directory, or it may not be read
-    ├── SourceEmpty                  there is no text in it
-    ├── NotText                      it is binary, or not UTF-8
-    ├── TextTooSmall                 too little for what the job wants of it
-    └── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
+DataError               exit 2   the root
+├── SourceMissing                no such source, file or directory, or it may not be read
+├── SourceEmpty                  there is no text in it
+├── NotText                      it is binary, or not UTF-8
+├── TextTooSmall                 too little for what the job wants of it
+└── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
 """
 
 from __future__ import annotations

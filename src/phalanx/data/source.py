@@ -13,6 +13,7 @@ from pathlib import Path
 
 from phalanx.data.errors import NotText, SourceEmpty, SourceMissing
 
+NAME_TEXT = "name a file of UTF-8 text, or a directory of them"
 _SNIFF_BYTES = 8192
 
 
@@ -73,7 +74,7 @@ def looks_binary(path: Path) -> bool:
 def decode(data: bytes, where: Path) -> str:
     """`data` as text. Raises NotText with the position of the first bad byte."""
     if b"\0" in data[:_SNIFF_BYTES]:
-        raise NotText("is a binary file, not text", where=str(where), remedy="name a file of UTF-8 text, or a directory of them")
+        raise NotText("is a binary file, not text", where=str(where), remedy=NAME_TEXT)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -136,7 +137,7 @@ class Source:
                 found = True
                 yield document
         if not found:
-            raise SourceEmpty("there is no text in it", where=self.name, remedy="name a file or directory that holds text")
+            raise SourceEmpty("there is no text in it", where=self.name, remedy=NAME_TEXT)
 
     def _documents_of(self, file: SourceFile, seen: set[bytes]) -> Iterator[Document]:
         data = read_bytes(file.path)

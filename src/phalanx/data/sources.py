@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phalanx.data import stdlib
 from phalanx.data.errors import DataError, NotText, SourceEmpty, SourceMissing
-from phalanx.data.source import Document, Source, SourceFile, looks_binary, text_hash
+from phalanx.data.source import NAME_TEXT, Document, Source, SourceFile, looks_binary, text_hash
 from phalanx.foundation import nearest
 from phalanx.job import DataSpec, Finding
 
@@ -24,6 +24,11 @@ _ENOUGH_FILES = 20
 _SECTIONS = 100
 _SECTION_BYTES = (2048, 1 << 20)
 _RULES = "text-1"
+_RULE_OF: dict[type[DataError], str] = {
+    SourceEmpty: "data.empty",
+    NotText: "data.not-text",
+    SourceMissing: "data.missing",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def open_source(spec: DataSpec) -> Source:
     if stat.S_ISDIR(mode):
         return _directory(path)
     if not stat.S_ISREG(mode):
-        raise SourceMissing("is neither a file nor a directory", where=str(path), remedy="name a file of text or a directory")
+        raise SourceMissing("is neither a file nor a directory", where=str(path), remedy=NAME_TEXT)
     return _single_file(path)
 
 
@@ -81,20 +86,19 @@ def _non_empty(source: Source) -> Source:
         raise SourceEmpty(
             "holds no text" + (f" (left out: {left_out})" if left_out else " (it is empty)"),
             where=source.name,
-            remedy="name a file of UTF-8 text, a directory that holds such files, or one of " + ", ".join(BUILT_IN),
+            remedy=f"{NAME_TEXT}, or {' or '.join(BUILT_IN)}",
         )
     return source
 
 
 def _missing(name: str, error: OSError) -> SourceMissing:
     guess = nearest(name, BUILT_IN)
-    advice = f"did you mean {guess}?" if guess else f"give the path of text that this user may read, or one of {', '.join(BUILT_IN)}"
-    return SourceMissing(f"cannot be read ({error.strerror})", where=name, remedy=advice)
+    remedy = f"did you mean {guess}?" if guess else f"{NAME_TEXT} that this user may read, or {' or '.join(BUILT_IN)}"
+    return SourceMissing(f"cannot be read ({error.strerror})", where=name, remedy=remedy)
 
 
 def _finding(subject: str, error: DataError) -> Finding:
-    rules: dict[type[DataError], str] = {SourceEmpty: "data.empty", NotText: "data.not-text", SourceMissing: "data.missing"}
-    rule = rules.get(type(error), "data.unusable")
+    rule = _RULE_OF.get(type(error), "data.unusable")
     return Finding(
         id=f"{rule}:{subject}",
         rule=rule,
@@ -128,7 +132,7 @@ def _single_file(path: Path) -> Source:
     except OSError as error:
         raise _missing(str(path), error) from error
     if binary:
-        raise NotText("is a binary file, not text", where=str(path), remedy="name a file of UTF-8 text, or a directory of them")
+        raise NotText("is a binary file, not text", where=str(path), remedy=NAME_TEXT)
     return _non_empty(_in_sections(str(path), (file,), {}, strict=True))
 
 
@@ -176,7 +180,9 @@ def _walk(root: Path, excluded: dict[str, tuple[int, int]]) -> Iterator[SourceFi
                     yield SourceFile(path.relative_to(root).as_posix(), path, size)
 
 
-def _in_sections(name: str, files: tuple[SourceFile, ...], excluded: dict[str, tuple[int, int]], *, strict: bool) -> Source:
+def _in_sections(
+    name: str, files: tuple[SourceFile, ...], excluded: dict[str, tuple[int, int]], *, strict: bool
+) -> Source:
     """A source of few files: about a hundred sections, each kept for training or held out on its own."""
     total = sum(file.bytes for file in files)
     size = min(max(total // _SECTIONS, _SECTION_BYTES[0]), _SECTION_BYTES[1])
@@ -184,8 +190,8 @@ def _in_sections(name: str, files: tuple[SourceFile, ...], excluded: dict[str, t
     def sections(file: SourceFile, text: str) -> Iterator[Document]:
         start = 0
         while start < len(text):
-            end = text.find("\n", start + size) + 1 if start + size < len(text) else len(text)
-            end = end or len(text)
+            line_end = text.find("\n", start + size, start + 2 * size)
+            end = line_end + 1 if line_end >= 0 else start + size  # a line longer than a section is cut in the middle
             section = text[start:end]
             if section.strip():
                 yield Document(f"{file.name}@{start}", section, text_hash(section))

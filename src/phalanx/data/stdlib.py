@@ -29,7 +29,9 @@ _DATA_LINE = re.compile(
         \s*(?:[:,]\s*(?:[bru]{0,2}(?:'[^']*'|"[^"]*")|-?0?x?[0-9a-fA-F]+|None)\s*)*[\])}]*,?\s*(?:\#.*)?""",
     re.VERBOSE,
 )
-_WRITTEN_BY_PROGRAM = re.compile(r"^\s*(?:#|\"\"\").*\b(?:auto-?generated|generated (?:by|from|and used))\b", re.IGNORECASE)
+_WRITTEN_BY_PROGRAM = re.compile(
+    r"^\s*(?:#|\"\"\").*\b(?:auto-?generated|generated (?:by|from|and used))\b", re.IGNORECASE
+)
 _NOTICE_LINES = 10
 _UNDERLINE = re.compile(r"^[ \t]*([*=\-~^\"#+.])\1{3,}[ \t]*\n?", re.MULTILINE)
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n+")
@@ -73,7 +75,11 @@ def stdlib_source(root: Path | None = None) -> Source:
     """`*.py` of the standard library without tests, generated tables and duplicates; a file is a document."""
     files, excluded = stdlib_files(root or stdlib_root())
     return Source(
-        SOURCE, files, f"{_RULES} source", reject=lambda _, text: "generated" if is_generated(text) else None, excluded=excluded
+        SOURCE,
+        files,
+        f"{_RULES} source",
+        reject=lambda _, text: "generated" if is_generated(text) else None,
+        excluded=excluded,
     )
 
 

@@ -1,0 +1,41 @@
+"""On what is trained: sources of text, vocabularies, prepared corpora, and batches that depend on seed and step only.
+
+No torch. A job's `data` becomes a Corpus by `prepare`; a Loader gives its batches.
+"""
+
+from phalanx.data.corpus import Corpus, CorpusDamaged, CorpusManifest, Split, SplitCounts
+from phalanx.data.errors import DataError, NotText, SourceEmpty, SourceMissing, TextTooSmall, UnfitVocabulary
+from phalanx.data.loader import Batch, Loader, LoaderSpec, Row
+from phalanx.data.masking import mask_row
+from phalanx.data.prepare import Progress, prepare
+from phalanx.data.source import Document, Source
+from phalanx.data.sources import BUILT_IN, SourceReport, check_source, open_source
+from phalanx.data.vocabulary import Vocabulary
+
+__all__ = [
+    "BUILT_IN",
+    "Batch",
+    "Corpus",
+    "CorpusDamaged",
+    "CorpusManifest",
+    "DataError",
+    "Document",
+    "Loader",
+    "LoaderSpec",
+    "NotText",
+    "Progress",
+    "Row",
+    "Source",
+    "SourceEmpty",
+    "SourceMissing",
+    "SourceReport",
+    "Split",
+    "SplitCounts",
+    "TextTooSmall",
+    "UnfitVocabulary",
+    "Vocabulary",
+    "check_source",
+    "mask_row",
+    "open_source",
+    "prepare",
+]

@@ -1,0 +1,130 @@
+"""Learns a vocabulary from text; the same text gives the same vocabulary on every machine and in every process.
+
+Byte-level BPE (Sennrich 2016, over bytes as in GPT-2) by Hugging Face `tokenizers`. WordPiece is
+learned by us from its BPE, because its own WordPiece trainer numbers pieces in the order of a
+hash table and gives another vocabulary in each process (seen with tokenizers 0.23.3). Sees only
+the texts it is handed: handing over training text alone is the caller's duty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from phalanx.data.errors import UnfitVocabulary
+from phalanx.data.vocabulary import SPECIALS, UNK, Vocabulary, byte_characters
+from phalanx.job import VocabularySpec
+from phalanx.job.spec import Objective
+
+# A private-use character marks where a word begins while WordPiece is learned.
+_WORD_START = "\ue000"
+_LARGEST_ALPHABET_SHARE = 8
+
+
+def check_vocabulary(spec: VocabularySpec, objective: Objective) -> None:
+    """Raises UnfitVocabulary for a kind that cannot serve the objective, or a size with no room for the bytes."""
+    if spec.kind == "wordpiece" and objective == "causal-lm":
+        raise UnfitVocabulary(
+            "a wordpiece vocabulary loses case and space, so a causal model of it cannot write text",
+            where="spec.data.vocabulary.kind",
+            remedy="use bytes or bpe",
+        )
+    least = 256 + len(SPECIALS[objective]) + 1
+    if spec.kind == "bpe" and spec.size < least:
+        raise UnfitVocabulary(
+            f"a bpe vocabulary of {spec.size} has no room for 256 bytes, special tokens and a merge",
+            where="spec.data.vocabulary.size",
+            remedy=f"use at least {least}, or kind: bytes",
+        )
+
+
+def vocabulary_of_bytes(objective: Objective) -> Vocabulary:
+    """256 tokens, the byte b with id b, then the special tokens. Nothing is learned."""
+    return _byte_level({character: byte for byte, character in enumerate(byte_characters())}, [], objective)
+
+
+def learn_vocabulary(spec: VocabularySpec, objective: Objective, texts: Iterable[str]) -> Vocabulary:
+    """A vocabulary of at most `spec.size` entries (fewer when the text has not that much in it)."""
+    check_vocabulary(spec, objective)
+    if spec.kind == "bytes":
+        return vocabulary_of_bytes(objective)
+    if spec.kind == "bpe":
+        return _learn_bpe(spec.size, objective, texts)
+    return _learn_wordpiece(spec.size, objective, texts)
+
+
+def _byte_level(vocabulary: dict[str, int], merges: list[tuple[str, str]], objective: Objective) -> Vocabulary:
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(merges))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS[objective]])
+    return Vocabulary(tokenizer)
+
+
+def _learn_bpe(size: int, objective: Objective, texts: Iterable[str]) -> Vocabulary:
+    """Special tokens get the last ids. No merge can spell one: GPT-2's pattern never joins letters and brackets."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size - len(SPECIALS[objective]), show_progress=False, initial_alphabet=sorted(byte_characters())
+        ),
+    )
+    learned = json.loads(learner.to_str())["model"]
+    return _byte_level(learned["vocab"], [(left, right) for left, right in learned["merges"]], objective)
+
+
+def _learn_wordpiece(size: int, objective: Objective, texts: Iterable[str]) -> Vocabulary:
+    """Pieces of lower-cased words without accents, as BERT's uncased models have them; special tokens first.
+
+    BPE over words with a start mark learns which pieces begin a word; a merge that holds the mark
+    becomes a word's beginning, any other a continuation `##...`.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    pieces = list(SPECIALS["masked-lm"]) + _learn_pieces(size - len(SPECIALS["masked-lm"]), words)
+    ids = {piece: id_ for id_, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, continuing_subword_prefix="##"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS[objective]])
+    return Vocabulary(tokenizer)
+
+
+def _learn_pieces(size: int, words: Counter[str]) -> list[str]:
+    """The alphabet, alone and as continuation, then merges in the order learned: at most `size` pieces."""
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    characters.pop(_WORD_START, None)
+    ranked = sorted(characters, key=lambda character: (-characters[character], character))
+    alphabet = sorted(ranked[: max(size // _LARGEST_ALPHABET_SHARE, 1)])
+    known = set(alphabet)
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    learner.train_from_iterator(
+        (" ".join([_WORD_START + word] * count) for word, count in sorted(words.items()) if known.issuperset(word)),
+        # Room for all merges, also for those that only join the mark to a first letter.
+        trainers.BpeTrainer(
+            vocab_size=size + len(alphabet) + 1,
+            show_progress=False,
+            initial_alphabet=[_WORD_START, *alphabet],
+            limit_alphabet=len(alphabet) + 1,
+        ),
+    )
+    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    pieces = dict.fromkeys([*alphabet, *("##" + character for character in alphabet)])
+    for token, _ in learned:
+        piece = token.removeprefix(_WORD_START) if token.startswith(_WORD_START) else "##" + token
+        if len(pieces) < size and piece and (len(piece.removeprefix("##")) > 1):
+            pieces[piece] = None
+    return list(pieces)

@@ -1,0 +1,235 @@
+"""The batches of a job: row r of step s is a function of corpus, seed, s and r, and of nothing else.
+
+A rank of N takes rows rank, rank + N, ...: any number of ranks, any size of micro-batch and any
+interruption see the same rows, with the same masks. Steps count from 0. A pass over all rows is an
+epoch, in an order of its own; a batch may begin in one epoch and end in the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phalanx.data import draws
+from phalanx.data.corpus import Corpus, Split
+from phalanx.data.errors import TextTooSmall
+from phalanx.data.masking import mask_count, mask_row
+from phalanx.data.packing import PackedRows, Windows
+from phalanx.data.vocabulary import Vocabulary
+from phalanx.job import JobSpec
+from phalanx.job.spec import Objective
+
+
+@dataclass(frozen=True)
+class LoaderSpec:
+    """`sequence_length` in tokens; `global_batch` in rows a step, over all workers."""
+
+    objective: Objective
+    sequence_length: int
+    global_batch: int
+    seed: int = 0
+    mask_probability: float = 0.15
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> LoaderSpec:
+        return cls(
+            spec.model.objective,
+            spec.data.sequence_length,
+            spec.training.global_batch,
+            spec.training.seed,
+            spec.data.mask_probability,
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. causal-lm: `tokens` int64 [T + 1], the rest empty. masked-lm: `tokens` int64 [n], what the model
+    sees; `document` int32 [n], from 1; `positions` int64 [m] in this row; `targets` int64 [m], the true tokens."""
+
+    tokens: NDArray[np.int64]
+    document: NDArray[np.int32]
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that a worker computes at once.
+
+    causal-lm: `arrays["tokens"]` int64 [B, T + 1]: each token but the first is predicted from those before it.
+    masked-lm: `tokens` int64 [B, T], `document` int32 [B, T] (0: padding; attention stays inside a document),
+    `positions` int64 [M] into the flattened tokens, `targets` int64 [M].
+    `real_tokens`: tokens the model reads, without padding; `predicted_tokens`: terms of the loss;
+    `predicted_bytes`: bytes of text these stand for (0 where the vocabulary loses bytes).
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    real_tokens: int
+    predicted_tokens: int
+    predicted_bytes: int
+
+
+class _Rows(Protocol):
+    """Rows of one split, for one objective."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row: ...
+
+    def predicted(self, rows: NDArray[np.int64]) -> int: ...
+
+    def collate(self, rows: list[Row]) -> Batch: ...
+
+
+class Loader:
+    """Batches of `corpus` as `spec` asks for them. Raises TextTooSmall when an epoch has fewer rows than a batch."""
+
+    def __init__(self, corpus: Corpus, spec: LoaderSpec) -> None:
+        if spec.objective != corpus.objective:
+            raise ValueError(f"the corpus was prepared for {corpus.objective}, not {spec.objective}")
+        self.corpus, self.spec = corpus, spec
+        self._train = _rows(corpus.train, corpus.vocabulary, spec)
+        # Few held-out tokens are read in one short row; too little training text is refused.
+        shorter = replace(spec, sequence_length=max(1, min(spec.sequence_length, len(corpus.held_out.tokens) - 1)))
+        self._held_out = _rows(corpus.held_out, corpus.vocabulary, shorter if spec.objective == "causal-lm" else spec)
+        if len(self._train) < spec.global_batch:
+            raise TextTooSmall(
+                f"the training text gives {len(self._train):,} sequences of {spec.sequence_length:,} tokens, "
+                f"fewer than one batch of {spec.global_batch:,}",
+                where=corpus.manifest.source,
+                remedy="use more text, or lower training.globalBatch or data.sequenceLength",
+            )
+
+    @property
+    def rows_per_epoch(self) -> int:
+        return len(self._train)
+
+    @property
+    def held_out_rows(self) -> int:
+        return len(self._held_out)
+
+    def epoch_of_step(self, step: int) -> float:
+        """Passes over the training text made before this step."""
+        return step * self.spec.global_batch / len(self._train)
+
+    def rows_of_step(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, row of the corpus) of each row of the global batch, in order."""
+        places = step * self.spec.global_batch + np.arange(self.spec.global_batch, dtype=np.int64)
+        epochs, indices = np.divmod(places, len(self._train))
+        rows = np.empty_like(indices)
+        for epoch in np.unique(epochs):
+            order = draws.Permutation(len(self._train), self.spec.seed, draws.ORDER, int(epoch))
+            rows[epochs == epoch] = order(indices[epochs == epoch])
+        return list(zip(epochs.tolist(), rows.tolist(), strict=True))
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
+        """This rank's rows of the step; none when there are more ranks than rows."""
+        return [
+            self._train.row(row, epoch, self._mask(draws.MASKS, step, place))
+            for place, (epoch, row) in enumerate(self.rows_of_step(step))
+            if place % world == rank
+        ]
+
+    def micro_batches(self, step: int, rank: int, world: int, micro_batch: int) -> list[Batch]:
+        """This rank's rows of the step, `micro_batch` at a time."""
+        rows = self.batch(step, rank, world)
+        return [self._train.collate(rows[start : start + micro_batch]) for start in range(0, len(rows), micro_batch)]
+
+    def predicted_tokens_of_step(self, step: int) -> int:
+        """Terms of the loss in the global batch: known to every rank without a word to the others."""
+        return self._train.predicted(np.array([row for _, row in self.rows_of_step(step)], np.int64))
+
+    def validation_batches(self, max_tokens: int, micro_batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """This rank's part of a fixed sample of about `max_tokens` held-out tokens (at least one row), spread over
+        all of them; the same rows and masks whenever and by however many it is asked for."""
+        count = min(len(self._held_out), max(1, max_tokens // self.spec.sequence_length))
+        order = draws.Permutation(len(self._held_out), self.spec.seed, draws.VALIDATION_ORDER)(np.arange(count))
+        mine = [
+            self._held_out.row(int(row), 0, self._mask(draws.VALIDATION_MASKS, 0, int(row)))
+            for row in order[rank::world]
+        ]
+        for start in range(0, len(mine), micro_batch):
+            yield self._held_out.collate(mine[start : start + micro_batch])
+
+    def _mask(self, purpose: int, first: int, second: int) -> Callable[[], np.random.Generator]:
+        return lambda: draws.generator(self.spec.seed, purpose, first, second)
+
+
+def _rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:
+    if spec.objective == "causal-lm":
+        return _CausalRows(split, vocabulary, spec)
+    return _MaskedRows(split, vocabulary, spec)
+
+
+_NO_IDS: NDArray[np.int64] = np.empty(0, np.int64)
+_NO_DOCUMENTS: NDArray[np.int32] = np.empty(0, np.int32)
+
+
+class _CausalRows:
+    def __init__(self, split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> None:
+        self._windows = Windows(split, spec.sequence_length)
+        self._length = spec.sequence_length
+        self._vocabulary = vocabulary
+        self._seed = spec.seed
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row:
+        """Every epoch cuts the text at other places."""
+        shift = int(draws.generator(self._seed, draws.SHIFT, epoch).integers(self._length))
+        return Row(self._windows.row(index, shift), _NO_DOCUMENTS, _NO_IDS, _NO_IDS)
+
+    def predicted(self, rows: NDArray[np.int64]) -> int:
+        return len(rows) * self._length
+
+    def collate(self, rows: list[Row]) -> Batch:
+        tokens = np.stack([row.tokens for row in rows])
+        size = len(rows) * self._length
+        return Batch({"tokens": tokens}, size, size, int(self._vocabulary.byte_lengths[tokens[:, 1:]].sum()))
+
+
+class _MaskedRows:
+    def __init__(self, split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> None:
+        ids = (vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id, vocabulary.pad_id)
+        if None in ids:
+            raise ValueError("a vocabulary for masked-lm has [CLS], [SEP], [MASK] and [PAD]")
+        cls_id, sep_id, self._mask_id, self._pad_id = (int(id_) for id_ in ids if id_ is not None)
+        self._packed = PackedRows(split, spec.sequence_length, cls_id, sep_id, vocabulary.unk_id)
+        self._special = np.array(sorted(vocabulary.special.values()), np.int64)
+        self._ordinary = vocabulary.ordinary_ids
+        self._probability = spec.mask_probability
+        self._length = spec.sequence_length
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row:
+        tokens, document = self._packed.row(index)
+        seen, positions, targets = mask_row(
+            tokens, self._special, self._ordinary, self._mask_id, self._probability, mask()
+        )
+        return Row(seen, document, positions, targets)
+
+    def predicted(self, rows: NDArray[np.int64]) -> int:
+        return int(mask_count(self._packed.ordinary(rows), self._probability).sum())
+
+    def collate(self, rows: list[Row]) -> Batch:
+        tokens = np.full((len(rows), self._length), self._pad_id, np.int64)
+        document = np.zeros((len(rows), self._length), np.int32)
+        for place, row in enumerate(rows):
+            tokens[place, : len(row.tokens)] = row.tokens
+            document[place, : len(row.document)] = row.document
+        positions = np.concatenate([row.positions + place * self._length for place, row in enumerate(rows)])
+        targets = np.concatenate([row.targets for row in rows])
+        arrays: dict[str, NDArray[Any]] = {
+            "tokens": tokens,
+            "document": document,
+            "positions": positions,
+            "targets": targets,
+        }
+        return Batch(arrays, int((document > 0).sum()), len(targets), 0)
