@@ -1,5 +1,7 @@
 """What is wanted: the values that go down through the house, and nothing that acts on them."""
 
+from phalanx.job.checks import check
+from phalanx.job.document import JobFileError, Problem
 from phalanx.job.finding import Coverage, Decision, Fact, Finding, HostFacts
 from phalanx.job.placement import (
     EXIT_CODES,
@@ -11,6 +13,7 @@ from phalanx.job.placement import (
     WorkerSpec,
 )
 from phalanx.job.plan import MemoryPrediction, Plan, Predicted
+from phalanx.job.schema import json_schema
 from phalanx.job.spec import (
     API_VERSION,
     FINAL_PHASES,
@@ -29,6 +32,8 @@ from phalanx.job.spec import (
     VocabularySpec,
     WorkersSpec,
 )
+from phalanx.job.template import template
+from phalanx.job.yaml import dotted, dump_job, parse_job, read_job
 
 __all__ = [
     "API_VERSION",
@@ -42,6 +47,7 @@ __all__ = [
     "Finding",
     "HostFacts",
     "Job",
+    "JobFileError",
     "JobSpec",
     "JobStatus",
     "Member",
@@ -55,6 +61,7 @@ __all__ = [
     "PlacementStatus",
     "Plan",
     "Predicted",
+    "Problem",
     "ScheduleSpec",
     "SecuritySpec",
     "TrainingSpec",
@@ -62,4 +69,11 @@ __all__ = [
     "WorkerExit",
     "WorkerSpec",
     "WorkersSpec",
+    "check",
+    "dotted",
+    "dump_job",
+    "json_schema",
+    "parse_job",
+    "read_job",
+    "template",
 ]

@@ -7,10 +7,11 @@ file says `globalBatch`, by one rule (`to_camel`). Knows nothing of files, plann
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from phalanx.foundation.names import check_name
@@ -18,7 +19,7 @@ from phalanx.foundation.names import check_name
 API_VERSION: Final = "phalanx.dev/v1alpha1"
 MAX_WORKERS = 4096
 
-Name = Annotated[str, Field(min_length=1, max_length=63)]
+Name = Annotated[str, Field(json_schema_extra={"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"})]
 Objective = Literal["causal-lm", "masked-lm"]
 Precision = Literal["auto", "fp32", "bf16"]
 OptimizerName = Literal["adamw", "muon"]
@@ -37,9 +38,11 @@ class Value(BaseModel):
 
 
 class Metadata(Value):
-    name: Name
-    namespace: Name = "default"
-    uid: str = Field(default_factory=lambda: secrets.token_hex(8), max_length=64)
+    name: Name = Field(description="Of the job, unique in its namespace.")
+    namespace: Name = Field(default="default", description="The team that the job belongs to.")
+    uid: str = Field(
+        default_factory=lambda: secrets.token_hex(8), max_length=64, description="One for ever; made when left out."
+    )
 
     @field_validator("name", "namespace")
     @classmethod
@@ -49,67 +52,66 @@ class Metadata(Value):
 
 class ModelSpec(Value):
     name: str = Field(description="A name of the model catalogue, such as bert-tiny.")
-    objective: Objective
+    objective: Objective = Field(description="What the model learns to predict: the next token, or masked ones.")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the model's own default.")
 
 
 class VocabularySpec(Value):
-    kind: VocabularyKind = "bytes"
-    size: int = Field(default=4096, ge=256, le=262_144, description="Entries; ignored for bytes, which has 256 + specials.")
+    kind: VocabularyKind = Field(default="bytes", description="Trained on the job's own training files.")
+    size: int = Field(
+        default=4096, ge=256, le=262_144, description="Entries; ignored for bytes, which has 256 + specials."
+    )
 
 
 class DataSpec(Value):
-    source: str = Field(min_length=1, description="stdlib-source, stdlib-docs, or the path of a file or directory of text.")
+    source: str = Field(
+        min_length=1, description="stdlib-source, stdlib-docs, or the path of a file or directory of text."
+    )
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="Tokens.")
-    vocabulary: VocabularySpec = VocabularySpec()
+    vocabulary: VocabularySpec = Field(default=VocabularySpec(), description="How text becomes tokens.")
     held_out: float = Field(default=0.05, gt=0, lt=0.5, description="Share of files kept for validation, by file hash.")
     mask_probability: float = Field(default=0.15, gt=0, lt=1, description="masked-lm: share of tokens to predict.")
 
 
 class OptimizerSpec(Value):
-    name: OptimizerName = "adamw"
-    lr: float = Field(default=1e-3, gt=0, le=10)
-    weight_decay: float = Field(default=0.01, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.95)
+    name: OptimizerName = Field(default="adamw", description="muon: for matrices, with AdamW for the rest.")
+    lr: float = Field(default=1e-3, gt=0, le=10, description="Learning rate after warmup.")
+    weight_decay: float = Field(default=0.01, ge=0, lt=1, description="Decoupled from the gradient.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates, each below 1.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="muon: of the matrices.")
     embedding_lr: float | None = Field(default=None, gt=0, description="muon: AdamW's rate for the rest; None: lr / 5.")
 
 
 class ScheduleSpec(Value):
-    name: ScheduleName = "cosine"
+    name: ScheduleName = Field(default="cosine", description="Of the learning rate after warmup.")
     warmup: int = Field(default=20, ge=0, description="Steps.")
     decay: float = Field(default=0.3, gt=0, le=1, description="trapezoid: share of the steps that decay at the end.")
     floor: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the first.")
 
 
 class TrainingSpec(Value):
-    steps: int = Field(ge=1, le=100_000_000)
+    steps: int = Field(ge=1, le=100_000_000, description="Updates of the parameters.")
     global_batch: int = Field(default=64, ge=1, le=1_048_576, description="Sequences a step, over all workers.")
-    micro_batch: int | Literal["auto"] = Field(default="auto", description="Sequences a worker holds at once.")
-    precision: Precision = "auto"
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="Sequences a worker holds at once; auto: the planner's choice."
+    )
+    precision: Precision = Field(default="auto", description="Of the arithmetic; auto: the faster one here.")
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="How gradients change parameters.")
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="How the learning rate moves.")
     clip: float | None = Field(default=1.0, gt=0, description="Largest gradient norm; null: no clipping.")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Of initial parameters, data order, masks, dropout.")
     checkpoint_every: int = Field(default=100, ge=1, description="Steps.")
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, description="Newest ones kept; older ones are deleted.")
     evaluate_every: int = Field(default=50, ge=1, description="Steps between losses on held-out data.")
-
-    @field_validator("micro_batch")
-    @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1, or auto")
-        return value
 
 
 class MeshSpec(Value):
     """Workers by axis; their product is the number of workers. Only `data` is carried out so far."""
 
-    data: int = Field(default=1, ge=1)
-    shard: int = Field(default=1, ge=1)
-    tensor: int = Field(default=1, ge=1)
-    pipeline: int = Field(default=1, ge=1)
+    data: int = Field(default=1, ge=1, description="Copies of the model, each with a part of the batch.")
+    shard: int = Field(default=1, ge=1, description="Parts the parameters of one copy are kept in.")
+    tensor: int = Field(default=1, ge=1, description="Parts each matrix is computed in.")
+    pipeline: int = Field(default=1, ge=1, description="Stages the layers are computed in.")
 
     @property
     def size(self) -> int:
@@ -117,26 +119,44 @@ class MeshSpec(Value):
 
 
 class WorkersSpec(Value):
-    count: int = Field(default=1, ge=1, le=MAX_WORKERS)
-    strategy: Literal["auto", "data", "sharded", "tensor", "pipeline", "hybrid"] = "auto"
-    mesh: MeshSpec | None = None
+    count: int = Field(default=1, ge=1, le=MAX_WORKERS, description="Worker processes; left out: the size of the mesh.")
+    strategy: Literal["auto", "data", "sharded", "tensor", "pipeline", "hybrid"] = Field(
+        default="auto", description="How the work is split: a mesh by name."
+    )
+    mesh: MeshSpec | None = Field(default=None, description="How the work is split, axis by axis.")
     max_restarts: int = Field(default=3, ge=0, le=1000, description="Relaunches of the group before the job fails.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_of_the_mesh(cls, given: object) -> object:
+        """`workers: {mesh: {data: 2}}` needs no count beside it."""
+        if not isinstance(given, dict) or given.get("mesh") is None or "count" in given:
+            return given
+        mesh = given["mesh"]
+        sizes = mesh.model_dump() if isinstance(mesh, MeshSpec) else mesh
+        if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
+            return given
+        return {**given, "count": min(max(1, math.prod(sizes.values())), MAX_WORKERS)}
 
 
 class SecuritySpec(Value):
     """What must guard the job. `auto`: the strongest there is, and the report says which."""
 
-    isolation: Literal["auto", "none", "jail", "microvm"] = "auto"
-    network: Literal["auto", "none", "segment"] = "auto"
-    integrity: Literal["auto", "none", "signed"] = "auto"
+    isolation: Literal["auto", "none", "jail", "microvm"] = Field(
+        default="auto", description="The box a worker runs in."
+    )
+    network: Literal["auto", "none", "segment"] = Field(default="auto", description="Who may talk to the workers.")
+    integrity: Literal["auto", "none", "signed"] = Field(
+        default="auto", description="Proof that code, data and checkpoints are unaltered."
+    )
 
 
 class JobSpec(Value):
-    model: ModelSpec
-    data: DataSpec
-    training: TrainingSpec
-    workers: WorkersSpec = WorkersSpec()
-    security: SecuritySpec = SecuritySpec()
+    model: ModelSpec = Field(description="What is trained.")
+    data: DataSpec = Field(description="On what.")
+    training: TrainingSpec = Field(description="How.")
+    workers: WorkersSpec = Field(default=WorkersSpec(), description="How many processes, and how they share the work.")
+    security: SecuritySpec = Field(default=SecuritySpec(), description="What must guard it.")
     suspend: bool = Field(default=False, description="true: checkpoint and stop (as `phalanx stop` does).")
 
 
@@ -168,8 +188,10 @@ class JobStatus(Value):
 
 
 class Job(Value):
-    api_version: Literal["phalanx.dev/v1alpha1"] = "phalanx.dev/v1alpha1"
-    kind: Literal["TrainingJob"] = "TrainingJob"
-    metadata: Metadata
-    spec: JobSpec
+    api_version: Literal["phalanx.dev/v1alpha1"] = Field(
+        default="phalanx.dev/v1alpha1", description="Version of this file's shape."
+    )
+    kind: Literal["TrainingJob"] = Field(default="TrainingJob", description="What the object is.")
+    metadata: Metadata = Field(description="Who it is.")
+    spec: JobSpec = Field(description="What is wanted.")
     status: JobStatus = JobStatus()
