@@ -180,8 +180,8 @@ class _CausalRows:
         return len(self._windows)
 
     def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row:
-        """Every epoch cuts the text at other places."""
-        shift = int(draws.generator(self._seed, draws.SHIFT, epoch).integers(self._length))
+        """Every epoch cuts the text at other places; the first, and held-out text, from the start."""
+        shift = int(draws.generator(self._seed, draws.SHIFT, epoch).integers(self._length)) if epoch else 0
         return Row(self._windows.row(index, shift), _NO_DOCUMENTS, _NO_IDS, _NO_IDS)
 
     def predicted(self, rows: NDArray[np.int64]) -> int:

@@ -198,6 +198,7 @@ def _read(path: Path, source: Source, share: float, report: Progress) -> _Texts:
             texts.names.append(document.name)
             texts.groups.append(document.group)
             report("reading", min(source.tally.bytes / total, 1.0))
+    report("reading", 1.0)
     held_out = {group for group in texts.groups if is_held_out(group, share)} or {min(texts.groups)}
     texts.splits = ["held_out" if group in held_out else "train" for group in texts.groups]
     if "train" not in texts.splits:

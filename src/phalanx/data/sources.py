@@ -53,6 +53,8 @@ def open_source(spec: DataSpec) -> Source:
         mode = path.stat().st_mode
     except OSError as error:
         raise _missing(spec.source, error) from error
+    except ValueError as error:  # a NUL character in the path
+        raise SourceMissing(f"is not a path ({error})", where=repr(spec.source), remedy=NAME_TEXT) from error
     if stat.S_ISDIR(mode):
         return _directory(path)
     if not stat.S_ISREG(mode):

@@ -30,7 +30,9 @@ _DATA_LINE = re.compile(
     re.VERBOSE,
 )
 _WRITTEN_BY_PROGRAM = re.compile(
-    r"^\s*(?:#|\"\"\").*\b(?:auto-?generated|generated (?:by|from|and used))\b", re.IGNORECASE
+    r"""\s*(?: \#.*\b(?:auto-?generated|generated\ (?:by|from|and\ used))\b
+              | \"{3}.*\b(?:auto-?generated|generated\ from)\b )""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _NOTICE_LINES = 10
 _UNDERLINE = re.compile(r"^[ \t]*([*=\-~^\"#+.])\1{3,}[ \t]*\n?", re.MULTILINE)
