@@ -1,0 +1,46 @@
+"""Do it: the step, the loop, checkpoints and the worker process. Names are loaded on first use, as torch is slow."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phalanx.training.checkpoint import Checkpoint, newest_good
+    from phalanx.training.errors import CheckpointDamaged, CheckpointMismatch, Diverged, TrainingError
+    from phalanx.training.loading import LoadedModel, load_model
+    from phalanx.training.manifest import Manifest
+    from phalanx.training.stepper import Stepper, build_stepper
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "CheckpointDamaged": "errors",
+    "CheckpointMismatch": "errors",
+    "Diverged": "errors",
+    "LoadedModel": "loading",
+    "Manifest": "manifest",
+    "Stepper": "stepper",
+    "TrainingError": "errors",
+    "build_stepper": "stepper",
+    "load_model": "loading",
+    "newest_good": "checkpoint",
+}
+__all__ = [
+    "Checkpoint",
+    "CheckpointDamaged",
+    "CheckpointMismatch",
+    "Diverged",
+    "LoadedModel",
+    "Manifest",
+    "Stepper",
+    "TrainingError",
+    "build_stepper",
+    "load_model",
+    "newest_good",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,208 @@
+"""One worker's share of a job, from the files of a run directory to the last step.
+
+    job.json, plan.json -> corpus -> group -> model -> newest good checkpoint -> loop
+
+Everything is built from the job, the plan and the seed, so all ranks, and a later generation, build the
+same. Knows nothing of signals and exit codes (`worker`) or of how a step is computed (`stepper`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from phalanx.collectives import CollectiveError, Group, Membership, join
+from phalanx.data import Corpus, Loader, LoaderSpec, prepare
+from phalanx.events import Context, Emitter
+from phalanx.foundation import UsageError
+from phalanx.job import Job, Plan
+from phalanx.models import build, resolve
+from phalanx.parallel import Mesh
+from phalanx.training import checkpoint, memory
+from phalanx.training.checkpoint import Checkpoint
+from phalanx.training.loop import Loop, Outcome
+from phalanx.training.manifest import Manifest, Rng
+from phalanx.training.optimizers import make_optimizer
+from phalanx.training.randomness import RULE
+from phalanx.training.stepper import Stepper, build_stepper
+
+JOIN_TIMEOUT_S = 120.0
+MAX_TOUCHED_BYTES = 1 << 30
+
+log = logging.getLogger(__name__)
+T = TypeVar("T", Job, Plan)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is started with. `fallback`: index into the plan's fallbacks; -1: the plan itself."""
+
+    run_dir: Path
+    spool_dir: Path
+    cache_dir: Path
+    membership: Membership
+    job_uid: str
+    namespace: str
+    attempt: int
+    fallback: int = -1
+
+
+class Session:
+    """One worker of one generation. `stop()` is asked once a step whether to end after it."""
+
+    def __init__(self, orders: Orders, stop: Callable[[], bool]) -> None:
+        self._orders = orders
+        self._stop = stop
+        self._job = _read(orders.run_dir / "job.json", Job)
+        plan = _read(orders.run_dir / "plan.json", Plan)
+        if not -1 <= orders.fallback < len(plan.fallbacks):
+            raise UsageError(f"the plan has no fallback {orders.fallback}", where=str(orders.run_dir / "plan.json"))
+        self._plan = plan if orders.fallback < 0 else plan.fallbacks[orders.fallback]
+        self._checkpoints = orders.run_dir / "checkpoints"
+
+    def prepare(self) -> None:
+        """Read the data: may take long the first time, and fails alike on all ranks. Raises DataError, StorageError."""
+        torch.set_num_threads(self._plan.threads)
+        spec = self._job.spec
+        self._corpus = prepare(spec.data, spec.model.objective, self._orders.cache_dir)
+        self._loader = Loader(self._corpus, LoaderSpec.of(spec))
+        if self._orders.membership.rank == 0:
+            self._corpus.describe_into(self._orders.run_dir / "data")
+
+    def run(self) -> Outcome:
+        """Form the group, take up the newest good checkpoint and train.
+
+        Raises PeerLost, CollectiveTimeout, Diverged, CheckpointMismatch, StorageError, MemoryError.
+        """
+        member = self._orders.membership
+        context = Context(
+            host=os.uname().nodename,
+            namespace=self._orders.namespace,
+            job_uid=self._orders.job_uid,
+            attempt=self._orders.attempt,
+            generation=member.generation,
+            rank=member.rank,
+            program="worker",
+        )
+        self._emitter = Emitter(self._orders.spool_dir, context)
+        group = join(member, timeout_s=JOIN_TIMEOUT_S)
+        try:
+            outcome = self._train(group)
+            group.barrier("end")
+        except CollectiveError:
+            raise
+        except Exception as error:  # whatever it is, the others are told, and it goes on
+            group.abort(f"{type(error).__name__}: {error}".partition("\n")[0])
+            raise
+        finally:
+            self._emitter.close()
+        group.close()
+        return outcome
+
+    def _train(self, group: Group) -> Outcome:
+        _touch(self._corpus)
+        baseline = memory.ResidentSet().read()
+        measurable = memory.reset_peak()
+        stepper, first = self._take_up(group)
+
+        def save(step: int) -> None:
+            if group.rank == 0:
+                self._save(stepper, step)
+            if measurable:
+                self._emitter.emit("memory", {"category": "baseline", "bytes": baseline})
+                self._emitter.emit("memory", {"category": "measured_peak", "bytes": memory.peak_bytes() - baseline})
+
+        mesh = Mesh.of(self._plan.mesh, group)
+        training = self._job.spec.training
+        loop = Loop(stepper, self._loader, training, self._plan, mesh, self._emitter, save, self._stop)
+        log.info("rank %d of %d: steps %d to %d", group.rank, group.size, first + 1, training.steps)
+        return loop.run(first)
+
+    def _take_up(self, group: Group) -> tuple[Stepper, int]:
+        """The stepper, in the state of the newest good checkpoint, and the number of steps it has done."""
+        spec = self._job.spec
+        self._config = resolve(
+            spec.model.name, self._corpus.vocabulary.size, spec.data.sequence_length, spec.model.dropout
+        )
+
+        def make_model() -> nn.Module:
+            torch.manual_seed(spec.training.seed)
+            return build(self._config)
+
+        mesh = Mesh.of(self._plan.mesh, group)
+        stepper = build_stepper(
+            make_model, lambda module: make_optimizer(module, spec.training.optimizer), self._plan, mesh
+        )
+        start = time.perf_counter()
+        found = self._choose(group)
+        if found is None:
+            return stepper, 0
+        stepper.load(found)
+        step = found.manifest.data_cursor
+        row = {"event": "read", "step": step, "path": str(found.path), "bytes": found.bytes}
+        self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
+        memory.reset_peak()  # what loading took is not a step's
+        return stepper, step
+
+    def _choose(self, group: Group) -> Checkpoint | None:
+        """Rank 0 chooses, so that all take the same one."""
+        chosen = torch.tensor([-1])
+        found = None
+        if group.rank == 0:
+            result = checkpoint.newest_good(self._checkpoints)
+            for error in result.damaged:
+                self._emitter.emit("checkpoints", {"event": "damaged", "path": error.where, "message": error.message})
+            checkpoint.set_aside(result)
+            found = result.checkpoint
+            if found is not None:
+                chosen[0] = found.manifest.step
+        group.broadcast(chosen, name="checkpoint").wait()
+        step = int(chosen)
+        if step < 0 or found is not None:
+            return found
+        return Checkpoint.open(checkpoint.path_of(self._checkpoints, step))
+
+    def _save(self, stepper: Stepper, step: int) -> None:
+        start = time.perf_counter()
+        manifest = Manifest(
+            step=step,
+            data_cursor=step,
+            rng=Rng(seed=self._job.spec.training.seed, rule=RULE),
+            model=self._config.to_dict(),
+            plan=self._plan,
+        )
+        companions = {
+            "tokenizer.json": self._orders.run_dir / "data" / "tokenizer.json",
+            "job.json": self._orders.run_dir / "job.json",
+        }
+        keep = self._job.spec.training.keep_checkpoints
+        written = checkpoint.write(self._checkpoints, manifest, stepper.state(), companions, keep)
+        row = {"event": "written", "step": step, "path": str(written.path), "bytes": written.bytes}
+        self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=str(path), remedy="start the job again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{place}: {first['msg']}", where=str(path), remedy="start the job again") from error
+
+
+def _touch(corpus: Corpus) -> None:
+    """Map the corpus's pages now, so that reading it later is not counted as memory of the model."""
+    for split in (corpus.train, corpus.held_out):
+        if split.tokens.nbytes <= MAX_TOUCHED_BYTES:
+            split.tokens[:: 4096 // split.tokens.itemsize].max(initial=0)
