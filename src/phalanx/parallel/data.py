@@ -98,7 +98,11 @@ class Gradients:
 
     def norm(self) -> torch.Tensor:
         """Euclidean norm of all gradients: float32 scalar."""
-        norms = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in self._parts if part.numel()]
+        norms = [
+            torch.linalg.vector_norm(part, dtype=torch.promote_types(part.dtype, torch.float32)).float()
+            for part in self._parts
+            if part.numel()
+        ]
         whole: torch.Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         return whole
 
