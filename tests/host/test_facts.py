@@ -114,3 +114,11 @@ def test_without_a_compiler_the_fact_says_no(tmp_path: Path, monkeypatch: pytest
     facts = {fact.name: fact.value for fact in facts_of_host().facts}
     assert facts["compiler"] == "no"
     assert facts["namespaces"].startswith("no: ")
+
+
+def test_the_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    expected = subprocess.check_output(["stat", "-f", "-c", "%T", "/proc"], text=True).strip()
+    assert {fact.name: fact.value for fact in facts_of_host(Path("/proc/self")).facts}["disk.filesystem"] == expected
+    here = {fact.name: fact.value for fact in facts_of_host(tmp_path / "not" / "there").facts}["disk.filesystem"]
+    told = subprocess.check_output(["df", "--output=fstype", str(tmp_path)], text=True).split()[-1]
+    assert here == told

@@ -116,8 +116,13 @@ def _mounts(root: Path) -> Iterator[tuple[str, set[str], str, str]]:
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
-            mounted, mount = (re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), word) for word in fields.split()[3:5])
+            mounted, mount = (unescaped(word) for word in fields.split()[3:5])
             yield kind, set(options.split(",")), mounted, mount
+
+
+def unescaped(word: str) -> str:
+    """A path as mountinfo writes it, with its blanks back."""
+    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), word)
 
 
 def _upwards(root: Path, mount: str, mounted: str, path: str) -> Iterator[Path]:

@@ -33,6 +33,7 @@ def facts_of_host(directory: Path | None = None, root: Path = Path("/")) -> Host
         *core_facts,
         *memory_facts,
         Fact(name="disk.free", value=str(disk), evidence=f"statvfs {nearest_directory(place)}"),
+        Fact(name="disk.filesystem", value=_filesystem(place, root), evidence="/proc/self/mountinfo"),
         *_shared_memory(root),
         *processors.model_facts(root),
         *processors.gpu_facts(root),
@@ -64,6 +65,21 @@ def disk_free(path: Path) -> int:
     """Bytes that this user may still write on the file system of `path` (or of its nearest existing parent)."""
     space = os.statvfs(nearest_directory(path))
     return space.f_bavail * space.f_frsize
+
+
+def _filesystem(path: Path, root: Path) -> str:
+    """Type of the file system that holds `path`: of the innermost mount above it."""
+    place, kind, depth = nearest_directory(path).resolve(), "unknown", -1
+    try:
+        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return kind
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = Path(cgroups.unescaped(fields.split()[4]))
+        if place.is_relative_to(mount) and len(mount.parts) >= depth:  # a later mount hides an earlier one
+            kind, depth = rest.split()[0], len(mount.parts)
+    return kind
 
 
 def _memory(root: Path) -> tuple[int, int, list[Fact]]:
