@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.conftest import MakeCorpus, sentences
 
 from phalanx.data import Batch, Corpus, Loader, LoaderSpec, TextTooSmall, prepare
 from phalanx.job import DataSpec, Job
+from tests.data.conftest import MakeCorpus, sentences
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.conftest import MakeCorpus, sentences
 
-from phalanx.data import Corpus, CorpusDamaged, DataError, TextTooSmall, UnfitVocabulary, prepare
+from phalanx.data import (
+    Corpus,
+    CorpusDamaged,
+    DataChanged,
+    DataError,
+    TextTooSmall,
+    UnfitVocabulary,
+    prepare,
+    reopen,
+)
 from phalanx.data.prepare import is_held_out
 from phalanx.data.source import text_hash
 from phalanx.foundation import StorageError
 from phalanx.job import DataSpec, VocabularySpec
+from tests.data.conftest import MakeCorpus, sentences
 
 
 def document(corpus: Corpus, split: str, index: int) -> str:
@@ -187,6 +196,37 @@ def test_vocabulary_and_manifest_are_copied_into_a_run(make_corpus: MakeCorpus, 
     corpus.describe_into(tmp_path / "run" / "data")
     for name in ("tokenizer.json", "corpus.json"):
         assert (tmp_path / "run" / "data" / name).read_text() == (corpus.directory / name).read_text()
+
+
+def test_a_run_gets_its_own_corpus_again_though_the_text_has_changed(
+    make_corpus: MakeCorpus, text_directory: Path, tmp_path: Path
+) -> None:
+    first = make_corpus()
+    first.describe_into(tmp_path / "data")
+    (text_directory / "part0" / "00.txt").write_text("changed")
+    wanted = spec(text_directory, held_out=0.2)
+    assert reopen(tmp_path / "data", wanted, "causal-lm", tmp_path / "cache").digest == first.digest
+    with pytest.raises(DataChanged, match="changed since the run began") as caught:
+        reopen(tmp_path / "data", wanted, "causal-lm", tmp_path / "other-cache")
+    assert caught.value.where == str(text_directory)
+
+
+def test_a_run_gets_its_corpus_again_from_the_same_text(
+    make_corpus: MakeCorpus, text_directory: Path, tmp_path: Path
+) -> None:
+    make_corpus().describe_into(tmp_path / "data")
+    wanted = spec(text_directory, held_out=0.2)
+    again = reopen(tmp_path / "data", wanted, "causal-lm", tmp_path / "other-cache")
+    assert again.digest == make_corpus().digest
+    assert reopen(tmp_path / "no-record", wanted, "causal-lm", tmp_path / "cache").digest == again.digest
+
+
+def test_a_damaged_record_of_a_run_is_named(make_corpus: MakeCorpus, text_directory: Path, tmp_path: Path) -> None:
+    make_corpus().describe_into(tmp_path / "data")
+    (tmp_path / "data" / "corpus.json").write_text("{")
+    with pytest.raises(CorpusDamaged) as caught:
+        reopen(tmp_path / "data", spec(text_directory), "causal-lm", tmp_path / "cache")
+    assert "corpus.json" in caught.value.where
 
 
 PREPARE = """

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.conftest import sentences
 from tokenizers import Tokenizer, pre_tokenizers
 
 from phalanx.data.errors import DataError, UnfitVocabulary
@@ -15,6 +14,7 @@ from phalanx.data.learn import check_vocabulary, learn_vocabulary, vocabulary_of
 from phalanx.data.vocabulary import SPECIALS, Vocabulary, byte_characters
 from phalanx.job import VocabularySpec
 from phalanx.job.spec import Objective, VocabularyKind
+from tests.data.conftest import sentences
 
 TEXT = sentences(400)
 

@@ -4,10 +4,18 @@ No torch. A job's `data` becomes a Corpus by `prepare`; a Loader gives its batch
 """
 
 from phalanx.data.corpus import Corpus, CorpusDamaged, CorpusManifest, Split, SplitCounts
-from phalanx.data.errors import DataError, NotText, SourceEmpty, SourceMissing, TextTooSmall, UnfitVocabulary
+from phalanx.data.errors import (
+    DataChanged,
+    DataError,
+    NotText,
+    SourceEmpty,
+    SourceMissing,
+    TextTooSmall,
+    UnfitVocabulary,
+)
 from phalanx.data.loader import Batch, Loader, LoaderSpec, Row
 from phalanx.data.masking import mask_row
-from phalanx.data.prepare import Progress, prepare
+from phalanx.data.prepare import Progress, prepare, reopen
 from phalanx.data.source import Document, Source
 from phalanx.data.sources import BUILT_IN, SourceReport, check_source, open_source
 from phalanx.data.vocabulary import Vocabulary
@@ -18,6 +26,7 @@ __all__ = [
     "Corpus",
     "CorpusDamaged",
     "CorpusManifest",
+    "DataChanged",
     "DataError",
     "Document",
     "Loader",
@@ -38,4 +47,5 @@ __all__ = [
     "mask_row",
     "open_source",
     "prepare",
+    "reopen",
 ]

@@ -5,6 +5,7 @@ DataError               exit 2   the root
 ├── SourceEmpty                  there is no text in it
 ├── NotText                      it is binary, or not UTF-8
 ├── TextTooSmall                 too little for what the job wants of it
+├── DataChanged                  the source no longer gives the text that a run began with
 └── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
 """
 
@@ -31,6 +32,10 @@ class NotText(DataError):
 
 class TextTooSmall(DataError):
     """There is not enough text for one batch, or for a training and a held-out part."""
+
+
+class DataChanged(DataError):
+    """The source no longer gives the corpus that a run was begun with, and that one is not in the cache."""
 
 
 class UnfitVocabulary(DataError):

@@ -32,7 +32,7 @@ from phalanx.data.corpus import (
     SplitCounts,
     SplitWriter,
 )
-from phalanx.data.errors import TextTooSmall
+from phalanx.data.errors import DataChanged, TextTooSmall
 from phalanx.data.learn import check_vocabulary, learn_vocabulary
 from phalanx.data.source import Source
 from phalanx.data.sources import open_source
@@ -86,6 +86,38 @@ def prepare(spec: DataSpec, objective: Objective, cache_dir: Path, progress: Pro
                 _make(entry, source, spec, objective, digest, report)
                 corpus = Corpus.open(entry)
     report("ready", 1.0)
+    return corpus
+
+
+def reopen(
+    record: Path, spec: DataSpec, objective: Objective, cache_dir: Path, progress: Progress | None = None
+) -> Corpus:
+    """The very corpus whose manifest a run keeps in the directory `record` (as `Corpus.describe_into` left it).
+
+    Found in the cache even when the source has changed since; otherwise prepared again. Without a
+    record, as `prepare`. Raises DataChanged when the source now gives another corpus: its held-out
+    part may hold text that the run was trained on, and its vocabulary other numbers.
+    """
+    try:
+        recorded = CorpusManifest.from_json((record / MANIFEST).read_text("utf-8")).digest
+    except FileNotFoundError:
+        return prepare(spec, objective, cache_dir, progress)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusDamaged(
+            f"the record of the run's data is damaged ({error})",
+            where=str(record / MANIFEST),
+            remedy="run the job again",
+        ) from error
+    cached = _try_open(cache_dir / recorded[:32])
+    if cached is not None:
+        return cached
+    corpus = prepare(spec, objective, cache_dir, progress)
+    if corpus.digest != recorded:
+        raise DataChanged(
+            "the text has changed since the run began, and the prepared corpus is no longer in the cache",
+            where=spec.source,
+            remedy="bring the text back as it was, or start a new run on the text of today",
+        )
     return corpus
 
 
