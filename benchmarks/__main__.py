@@ -1,0 +1,68 @@
+"""`python -m benchmarks [NAME ...]`: run the benchmarks, print one table, keep every measurement as JSON.
+
+A benchmark is a file `bench_<name>.py` here with `run(options, progress) -> list[Comparison]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.harness import Comparison, MissingData, NotEqual, Options, save, table
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names()) or 'none yet'}; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count [default: 5]")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; no number to quote")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="where the JSON goes")
+    parser.add_argument("--list", action="store_true", help="say what there is and end")
+    parsed = parser.parse_args(given)
+    if unknown := set(parsed.names) - set(names()):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(names())}")
+    if parsed.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return parsed
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(given: list[str]) -> int:
+    """Exit code: 0 when each that ran measured what it should, 1 when two sides did not compute the same."""
+    parsed = arguments(given)
+    data = os.environ.get("PHALANX_DATA")
+    options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None)
+    found: list[Comparison] = []
+    code = 0
+    for name in parsed.names or names():
+        module = importlib.import_module(f"benchmarks.bench_{name}")
+        if parsed.list:
+            print(f"{name:<20} {(module.__doc__ or '').strip().splitlines()[0]}")
+            continue
+        try:
+            found += module.run(options, progress)
+        except MissingData as error:
+            progress(f"{name}: left out: {error}")
+        except NotEqual as error:
+            progress(f"{name}: FAILED: {error}")
+            code = 1
+    if found:
+        print(table(found))
+        print(save(found, parsed.out, " ".join(["python -m benchmarks", *given])))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
