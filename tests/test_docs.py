@@ -76,6 +76,11 @@ def test_a_picture_needs_no_network_to_be_seen(path: Path) -> None:
     assert not re.search(r"!\[[^]]*\]\(https?:|<img[^>]+src=.https?:", path.read_text(encoding="utf-8"))
 
 
+def test_the_readme_leads_to_every_room() -> None:
+    linked = set(re.findall(r"\]\(src/phalanx/(\w+)\)", (ROOT / "README.md").read_text()))
+    assert linked == {path.parent.name for path in (ROOT / "src" / "phalanx").glob("*/__init__.py")}
+
+
 SAMPLE = """
 # A page
 
