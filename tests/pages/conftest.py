@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.pages.made import Clock
 
 from phalanx.events import emitter as emitter_module
+from tests.pages.made import Clock
 
 
 @pytest.fixture

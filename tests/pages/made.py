@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.pages.engine import open_rows
-
 from phalanx.events import Context, Emitter
 from phalanx.job import (
     Condition,
@@ -32,6 +30,7 @@ from phalanx.job import (
     Predicted,
 )
 from phalanx.pages import Rows
+from tests.pages.engine import open_rows
 
 MIB = 1 << 20
 START_NS = 1_790_000_000_000_000_000

@@ -38,7 +38,7 @@ def _bars(bars: list[Bar], notes: list[str]) -> Bars:
 def loss_chart(history: History, steps: int) -> Chart | None:
     """Training loss (faint: as it was; strong: smoothed) and the loss of each held-out split."""
     raw = [(float(s.step), s.loss) for s in history.steps]
-    window = max(1, len(raw) // 25)
+    window = len(raw) // 25 | 1  # odd: a centred mean
     lines = [Line("training", tuple(raw), 1, faint=window > 1)]
     if window > 1:
         lines.append(Line(f"training, mean of {window * _width(history)} steps", smooth(raw, window), 1))

@@ -85,11 +85,9 @@ def clock(seconds: float) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as a percentage."""
-    return (
-        MISSING
-        if share is None or not math.isfinite(share)
-        else f"{share * 100:.{digits}f}\u00a0%".replace("-", _MINUS)
-    )
+    if share is None or not math.isfinite(share):
+        return MISSING
+    return f"{share * 100:.{digits}f}\u00a0%".replace("-", _MINUS)
 
 
 def moment(time_ns: int | None) -> str:
@@ -108,7 +106,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def tick_labels(values: list[float]) -> list[str]:

@@ -64,9 +64,8 @@ def _states(rows: Iterable[Row], start: int) -> Iterable[Moment]:
             kind = "good"
         text = row["phase"] or ""
         if row["condition"]:
-            text = (
-                f"{'not ' if row['status'] == 'False' else ''}{row['condition'].lower()}: {words(row['reason'] or '')}"
-            )
+            denied = "not " if row["status"] == "False" else ""
+            text = f"{denied}{row['condition'].lower()}: {words(row['reason'] or '')}"
         yield _moment(row, start, kind, "", text, row["message"] or "")
 
 
