@@ -73,9 +73,7 @@ def test_a_watch_sees_each_change_once_in_order_and_deletions_too(state: SqliteS
 
 
 def test_a_watch_wakes_when_another_connection_writes(state: SqliteState) -> None:
-    writer = threading.Thread(
-        target=lambda: SqliteState(state.path).apply(KIND, "team", "late", {}, uid="u", expect=0)
-    )
+    writer = threading.Thread(target=lambda: SqliteState(state.path).apply(KIND, "team", "late", {}, uid="u", expect=0))
     writer.start()
     assert [s.name for s in state.watch([KIND], 0, timeout_s=30)] == ["late"]
     writer.join()

@@ -12,13 +12,13 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from tests.training.values import make_plan
 from torch import nn
 
 from phalanx.collectives import Membership, join
 from phalanx.parallel import Mesh
 from phalanx.training.randomness import seeded
 from phalanx.training.stepper import build_stepper
+from tests.training.values import make_plan
 
 VOCABULARY, WIDTH, LENGTH = 37, 24, 12
 STEPS, RATE, CLIP = 6, 0.01, 0.5

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.values import make_manifest
 
 from phalanx.foundation import DiskFull, ReadOnly
 from phalanx.training import checkpoint
 from phalanx.training.checkpoint import Checkpoint, Piece, newest_good, set_aside
 from phalanx.training.errors import CheckpointDamaged, CheckpointMismatch
 from phalanx.training.manifest import PieceEntry, TensorEntry
+from tests.training.values import make_manifest
 
 
 def tensors(step: int, size: int = 50) -> dict[str, torch.Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.training.values import make_manifest
 
 from phalanx.training.errors import CheckpointDamaged
 from phalanx.training.manifest import decode, encode
+from tests.training.values import make_manifest
 
 
 def test_it_comes_back_equal():

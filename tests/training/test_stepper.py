@@ -8,10 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training import small_model
-from tests.training.small_model import CLIP, RATE, STEPS, count, global_batch, make_model, make_optimizer, share
-from tests.training.values import make_manifest, make_plan
-from tests.training.workers import run_script
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from phalanx.collectives import Membership, join
@@ -20,6 +16,10 @@ from phalanx.training.checkpoint import newest_good, write
 from phalanx.training.errors import CheckpointMismatch
 from phalanx.training.randomness import seed_of, seeded
 from phalanx.training.stepper import PHASES, Stepper, build_stepper
+from tests.training import small_model
+from tests.training.small_model import CLIP, RATE, STEPS, count, global_batch, make_model, make_optimizer, share
+from tests.training.values import make_manifest, make_plan
+from tests.training.workers import run_script
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,11 +1,13 @@
-"""Small real values for the tests of training: a plan, a manifest."""
+"""Small real values for the tests of training: a plan, a manifest, a job."""
 
 from __future__ import annotations
 
 import math
 
-from phalanx.job import MemoryPrediction, MeshSpec, Plan, Predicted
+from phalanx.job import Job, MemoryPrediction, MeshSpec, Plan, Predicted
 from phalanx.training.manifest import Manifest, Rng
+
+SMALL_DECODER = "gpt-tiny"
 
 
 def make_plan(workers: int = 1, global_batch: int = 8, micro_batch: int = 4, **changes: object) -> Plan:
@@ -24,3 +26,14 @@ def make_plan(workers: int = 1, global_batch: int = 8, micro_batch: int = 4, **c
 
 def make_manifest(step: int) -> Manifest:
     return Manifest(step=step, data_cursor=step, rng=Rng(seed=1, rule="none"), model={"name": "t"}, plan=make_plan())
+
+
+def make_job(source: object, *, dropout: float = 0.0, model: str = SMALL_DECODER, **training: object) -> Job:
+    """A small decoder on bytes, 14 steps of 7 sequences, a checkpoint every 5 and a validation every 7 steps."""
+    values = {"steps": 14, "global_batch": 7, "checkpoint_every": 5, "evaluate_every": 7, "seed": 11}
+    spec = {
+        "model": {"name": model, "objective": "causal-lm", "dropout": dropout},
+        "data": {"source": str(source), "sequence_length": 32, "held_out": 0.2},
+        "training": values | training,
+    }
+    return Job.model_validate({"metadata": {"name": "small"}, "spec": spec})

@@ -132,9 +132,7 @@ def _ended(
     return _restart(seen, status, _reason(cause), message, now_ns)
 
 
-def _restart(
-    seen: Observed, status: JobStatus, reason: str, message: str, now_ns: int
-) -> tuple[JobStatus, Action]:
+def _restart(seen: Observed, status: JobStatus, reason: str, message: str, now_ns: int) -> tuple[JobStatus, Action]:
     """A new generation from the last checkpoint, if the job allows one more. A preemption is nobody's fault."""
     allowed = seen.job.spec.workers.max_restarts
     restarts = status.restarts + (reason != "Preempted")
@@ -200,7 +198,9 @@ def _cause(seen: Observed, members: tuple[MemberStatus, ...]) -> tuple[int, Work
 
 
 def _reason(cause: WorkerExit) -> str:
-    return {"peer_lost": "PeerLost", "preempted": "Preempted", "crashed": "WorkerCrashed"}.get(cause.kind, "WorkerEnded")
+    return {"peer_lost": "PeerLost", "preempted": "Preempted", "crashed": "WorkerCrashed"}.get(
+        cause.kind, "WorkerEnded"
+    )
 
 
 def _obstacles(decision: Decision) -> str:

@@ -117,7 +117,13 @@ def reopen(state: SqliteState, key: Key) -> StoredJob:
     status = stored.job.status
     if status.phase in FINAL_PHASES:
         kept = tuple(c for c in status.conditions if c.type in ("Admitted", "Planned", "HostReady"))
-        update = {"phase": "Planned", "generation": status.generation + 1, "restarts": 0, "conditions": kept, "report": ""}
+        update = {
+            "phase": "Planned",
+            "generation": status.generation + 1,
+            "restarts": 0,
+            "conditions": kept,
+            "report": "",
+        }
         state.report(JOB, *key, _document(status.model_copy(update=update)), expect=stored.version)
     return read_job(state, *key)
 

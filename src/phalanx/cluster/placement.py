@@ -15,13 +15,16 @@ from phalanx.job import Job, Member, Placement, Plan, WorkerSpec
 def place(job: Job, plan: Plan, generation: int, agent: str) -> Placement:
     """All ranks of `plan.mesh` on the host of `agent`."""
     members = tuple(Member(rank=rank, local_rank=rank, host=agent) for rank in range(plan.mesh.size))
-    return Placement(
-        job_uid=job.metadata.uid, attempt=job.status.attempt, generation=generation, members=members
-    )
+    return Placement(job_uid=job.metadata.uid, attempt=job.status.attempt, generation=generation, members=members)
 
 
-def worker_specs(job: Job, plan: Plan, placement: Placement, run_dir: Path, spool_dir: Path) -> list[WorkerSpec]:
-    """One order a member. On one host rendezvous is a file, new for every generation, and gloo stays on loopback."""
+def worker_specs(
+    job: Job, plan: Plan, placement: Placement, run_dir: Path, spool_dir: Path, fallback: int = -1
+) -> list[WorkerSpec]:
+    """One order a member. On one host rendezvous is a file, new for every generation, and gloo stays on loopback.
+
+    `fallback`: index of the plan's fallback to carry out; -1: the plan itself.
+    """
     local = {host: sum(m.host == host for m in placement.members) for host in {m.host for m in placement.members}}
     specs = []
     for member in placement.members:
@@ -40,6 +43,7 @@ def worker_specs(job: Job, plan: Plan, placement: Placement, run_dir: Path, spoo
             "PHALANX_RENDEZVOUS": str(run_dir / "rendezvous" / f"generation-{placement.generation}"),
         }
         argv = (sys.executable, "-m", "phalanx.training.worker", "--run-dir", str(run_dir), "--spool", str(spool_dir))
+        argv += ("--fallback", str(fallback))
         specs.append(
             WorkerSpec(
                 job_uid=placement.job_uid,

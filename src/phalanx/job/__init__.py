@@ -14,6 +14,7 @@ from phalanx.job.placement import (
 )
 from phalanx.job.plan import MemoryPrediction, Plan, Predicted
 from phalanx.job.schema import json_schema
+from phalanx.job.security import not_enforced, unenforceable
 from phalanx.job.spec import (
     API_VERSION,
     FINAL_PHASES,
@@ -73,7 +74,9 @@ __all__ = [
     "dotted",
     "dump_job",
     "json_schema",
+    "not_enforced",
     "parse_job",
     "read_job",
     "template",
+    "unenforceable",
 ]

@@ -235,9 +235,13 @@ class SqliteState:
         where = str(self.path)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            return DiskFull("the disk is full", where=where, remedy="free space there, or choose another place with --home")
+            return DiskFull(
+                "the disk is full", where=where, remedy="free space there, or choose another place with --home"
+            )
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-            return ReadOnly(f"cannot be written ({error})", where=where, remedy="make it writable, or use another --home")
+            return ReadOnly(
+                f"cannot be written ({error})", where=where, remedy="make it writable, or use another --home"
+            )
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return StateDamaged(
                 f"is not a usable state database ({error})", where=where, remedy="move it away, or use another --home"

@@ -1,9 +1,9 @@
 """What state holds and the errors it raises; the same for every implementation.
 
-    StateError
-    ├── Conflict        the object changed since it was read (or exists, or is gone)
-    ├── NotFound
-    └── StateDamaged    the file is not a usable state database
+StateError
+├── Conflict        the object changed since it was read (or exists, or is gone)
+├── NotFound
+└── StateDamaged    the file is not a usable state database
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""What a person sees while a job is being controlled: one line a decision, then a bar with loss, speed and time left.
+
+Everything goes to standard error, so that `--json` leaves standard output to programs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phalanx.cluster import Action
+from phalanx.daemons.tail import JobTail
+from phalanx.foundation import Home
+from phalanx.job import Job, Plan
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+PLAIN_EVERY_S = 10.0
+POLL_EVERY_S = 0.5
+_DOING = {
+    "admit": "reading the data source",
+    "plan": "preparing the data and planning",
+    "check_host": "looking at the host",
+    "place": "placing workers",
+    "start_agent": "starting workers",
+    "stop_workers": "stopping workers at a checkpoint",
+    "evaluate": "evaluating beside the baselines",
+    "report": "writing the report",
+}
+
+
+class Follower:
+    """A `Listener` that draws. Use as a context manager."""
+
+    def __init__(self, home: Home, job: Job, *, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._home = home
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("", total=None, words="")
+        self._tail = JobTail(home.spool_dir, job.metadata.uid, job.status.attempt)
+        self._said: dict[str, str] = {}
+        self._doing = ""
+        self._latest: dict[str, Any] = {}
+        self._polled = self._printed = 0.0
+
+    def __enter__(self) -> Follower:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(line, markup=False)
+
+    def acting(self, action: Action) -> None:
+        words = _DOING.get(action.name, action.name)
+        if words != self._doing:
+            self._doing = words
+            self._bar.update(self._task, description=words, total=None, words="")
+            if not self._console.is_terminal:
+                self.say(f"  ... {words}")
+        if action.name == "place" and action.why:
+            self.say(f"! {action.why}")
+            self.say(f"  starting again from the last checkpoint, generation {action.generation}")
+
+    def changed(self, job: Job) -> None:
+        for condition in job.status.conditions:
+            words = f"{condition.status}/{condition.reason}/{condition.message}"
+            if self._said.get(condition.type) == words:
+                continue
+            self._said[condition.type] = words
+            if condition.type == "Planned" and condition.status == "True":
+                self._say_plan(job)
+            elif condition.type == "Reported" or (condition.type == "Running" and job.status.phase == "Placed"):
+                continue
+            else:
+                mark = "x" if condition.status == "False" and job.status.phase == "Failed" else "-"
+                self.say(f"{mark} {condition.type}: {condition.message or condition.reason}")
+
+    def tick(self, job: Job) -> None:
+        if self._quiet or time.monotonic() - self._polled < POLL_EVERY_S:
+            return
+        self._polled = time.monotonic()
+        for row in self._tail.poll():
+            if row.table == "steps" and row.context["rank"] == 0:
+                self._latest = row.fields
+            elif row.table == "validations":
+                self._say_validation(row.fields)
+            elif row.table == "checkpoints" and row.fields.get("event") == "damaged":
+                self.say(f"! damaged checkpoint {row.fields['path']}: {row.fields['message']}; using the one before")
+        if self._latest and job.status.phase in ("Running", "Placed"):
+            self._draw_step(job)
+
+    def _say_plan(self, job: Job) -> None:
+        plan = Plan.model_validate_json((Path(job.status.run_dir) / "plan.json").read_bytes())
+        predicted = plan.predicted
+        seconds = predicted.step_seconds * job.spec.training.steps
+        self.say(
+            f"- Planned: {predicted.parameters / 1e6:.2f} M parameters on {plan.mesh.size} workers, "
+            f"micro-batch {plan.micro_batch} x {plan.accumulation}, {plan.precision}, "
+            f"{predicted.memory.total / 2**20:.0f} MiB a worker above its baseline"
+        )
+        self.say(f"  {job.spec.training.steps} steps: about {duration(seconds)} of training, then evaluation")
+        for demand in plan.not_enforced:
+            self.say(f"  not enforced: {demand}")
+
+    def _say_validation(self, row: dict[str, Any]) -> None:
+        bits = row.get("bits_per_byte")
+        extra = f", {bits:.3f} bits per byte" if bits is not None else ""
+        self.say(f"  step {row['step']}: held-out loss {row['loss']:.4f} nats/token{extra}")
+
+    def _draw_step(self, job: Job) -> None:
+        row, total = self._latest, job.spec.training.steps
+        left = (total - row["step"]) * (row.get("step_s") or 0.0)
+        words = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
+        self._bar.update(
+            self._task, description=f"step {row['step']}/{total}", total=total, completed=row["step"], words=words
+        )
+        if not self._console.is_terminal and time.monotonic() - self._printed > PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self.say(f"  step {row['step']}/{total}  {words}")
+
+
+def duration(seconds: float) -> str:
+    """Such as `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def say_end(follower: Follower, job: Job) -> None:
+    """The result in a few lines; the last is the report's path."""
+    run_dir = Path(job.status.run_dir)
+    evaluation = run_dir / "evaluation.json"
+    if job.status.phase == "Succeeded" and evaluation.exists():
+        for line in evaluation_lines(json.loads(evaluation.read_bytes())):
+            follower.say(line)
+    follower.say(f"{job.metadata.namespace}/{job.metadata.name}: {job.status.phase}")
+    if job.status.report:
+        follower.say(f"Report: {job.status.report}")
+
+
+def evaluation_lines(document: dict[str, Any]) -> list[str]:
+    """The model and its baselines, a line each, best first."""
+    metric = document["metric"]
+    scores = [("this model", document["model"]["value"])]
+    scores += [(baseline["name"], baseline["value"]) for baseline in document["baselines"]]
+    scores.sort(key=lambda score: score[1], reverse=metric == "top1")
+    width = max(len(name) for name, _ in scores)
+    unit = "bits per byte" if metric == "bits_per_byte" else "of [MASK] tokens right"
+    shown = [f"{value:.1%}" if metric == "top1" else f"{value:.3f}" for _, value in scores]
+    return [f"  {name:<{width}}  {value} {unit}" for (name, _), value in zip(scores, shown, strict=True)]
+
+
+def outcome(job: Job) -> dict[str, Any]:
+    """For `--json`."""
+    return {
+        "namespace": job.metadata.namespace,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "attempt": job.status.attempt,
+        "phase": job.status.phase,
+        "restarts": job.status.restarts,
+        "conditions": [c.model_dump(mode="json", by_alias=True) for c in job.status.conditions],
+        "run_dir": job.status.run_dir,
+        "report": job.status.report,
+    }
