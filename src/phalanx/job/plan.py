@@ -11,6 +11,9 @@ from pydantic import Field
 
 from phalanx.job.spec import MeshSpec, Value
 
+# Resident bytes of a worker before it builds its model: Python, torch's libraries, the group's threads, a small corpus.
+WORKER_BASELINE_BYTES = 320 << 20
+
 
 class MemoryPrediction(Value):
     """Bytes of one worker at the peak of a step, above what it held before the model was built."""
