@@ -66,11 +66,12 @@ def test_a_corrupted_newest_checkpoint_is_named_and_the_previous_used(make_run, 
     data[len(data) // 2] ^= 4
     weights.write_bytes(data)
     run.complete(generation=2)
-    damaged, read, written = run.rows("checkpoints", generation=2)
+    damaged, read, written = run.rows("checkpoints", generation=2, rank=0)
     assert (damaged["event"], damaged["path"]) == ("damaged", str(newest))
     assert "model.safetensors" in damaged["message"]
     assert (read["event"], read["step"]) == ("read", 10)
     assert (written["event"], written["step"]) == ("written", 14)
+    assert [(row["event"], row["step"]) for row in run.rows("checkpoints", generation=2, rank=1)] == [("read", 10)]
     assert str(newest) in run.log(2, 0).read_text()
     assert min(run.losses(generation=2)) == 11
     assert_same_end(run, uninterrupted)

@@ -114,7 +114,9 @@ class Stepper:
         """Sum of the loss over `batches`, in nats, without dropout; this rank's only."""
         self.module.eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
-            total = sum(float(self.module.loss(batch)[0]) for batch in batches)  # type: ignore[operator]
+            total = 0.0
+            for batch in batches:
+                total += float(self.module.loss(batch)[0])  # type: ignore[operator]
         self.module.train()
         return total
 

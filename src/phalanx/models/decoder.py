@@ -1,0 +1,127 @@
+"""A small GPT that learns fast: rotary positions, pre-norm without weights, normed queries and keys, squared ReLU.
+
+No biases. Each branch begins as nothing (its last matrix is zero), so a fresh model guesses uniformly and
+its first steps are stable. Knows no tokenizer; `generation` draws text from it.
+
+Su et al. 2021 (rotary), Zhang & Sennrich 2019 (RMSNorm), So et al. 2021 (squared ReLU),
+Henry et al. 2020 (normed queries and keys).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phalanx.models.catalog import ModelConfig
+
+_BASE = 10_000.0
+
+
+@dataclass
+class Cache:
+    """Keys and values [B, heads, length, D] of each layer for the tokens already read."""
+
+    length: int = 0
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of the layer, with the new ones after the old."""
+        if layer == len(self.layers):
+            self.layers.append((key, value))
+        else:
+            old = self.layers[layer]
+            self.layers[layer] = torch.cat([old[0], key], 2), torch.cat([old[1], value], 2)
+        return self.layers[layer]
+
+
+class Decoder(nn.Module):
+    """Tokens int64 [B, T] to logits of the next ones."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.hidden)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = nn.Linear(config.hidden, config.vocabulary_size, bias=False)
+        nn.init.normal_(self.embedding.weight)
+        nn.init.zeros_(self.head.weight)
+        angles = _angles(config.sequence_length, config.hidden // config.heads)
+        self.register_buffer("_cos", angles.cos(), persistent=False)
+        self.register_buffer("_sin", angles.sin(), persistent=False)
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits float32 [B, T, V]. With a cache, `tokens` follow what it holds: any number of them if it is
+        empty, else one; at most `sequence_length` altogether."""
+        start = 0 if cache is None else cache.length
+        end = start + tokens.shape[1]
+        turn = self.get_buffer("_cos")[start:end], self.get_buffer("_sin")[start:end]
+        hidden = F.dropout(_norm(self.embedding(tokens)), self.config.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            hidden = block(hidden, turn, cache, layer)
+        if cache is not None:
+            cache.length = end
+        return self.head(_norm(hidden)).float()  # type: ignore[no-any-return]
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """Cross-entropy of `tokens[:, 1:]` given those before each, summed (float32 scalar, nats), and their number."""
+        tokens = batch["tokens"]
+        targets = tokens[:, 1:].flatten()
+        return F.cross_entropy(self(tokens[:, :-1]).flatten(0, 1), targets, reduction="sum"), targets.shape[0]
+
+
+class Block(nn.Module):
+    """Causal attention and a feed-forward part, each added to the stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self._heads, self._dropout = config.heads, config.dropout
+        self.attention_in = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.attention_out = nn.Linear(hidden, hidden, bias=False)
+        self.mlp_in = nn.Linear(hidden, 4 * hidden, bias=False)
+        self.mlp_out = nn.Linear(4 * hidden, hidden, bias=False)
+        bound = (3 / hidden) ** 0.5  # uniform, of variance 1 / hidden
+        for matrix in (self.attention_in, self.mlp_in):
+            nn.init.uniform_(matrix.weight, -bound, bound)
+        for matrix in (self.attention_out, self.mlp_out):
+            nn.init.zeros_(matrix.weight)
+
+    def forward(self, hidden: Tensor, turn: tuple[Tensor, Tensor], cache: Cache | None, layer: int) -> Tensor:
+        """[B, T, H] to the same. `turn`: cosine and sine [T, D / 2] of the positions."""
+        hidden = hidden + self._drop(self._attend(_norm(hidden), turn, cache, layer))
+        return hidden + self._drop(self.mlp_out(F.relu(self.mlp_in(_norm(hidden))).square()))
+
+    def _attend(self, hidden: Tensor, turn: tuple[Tensor, Tensor], cache: Cache | None, layer: int) -> Tensor:
+        rows, length, width = hidden.shape
+        query, key, value = (
+            part.view(rows, length, self._heads, -1).transpose(1, 2)
+            for part in self.attention_in(hidden).split(width, dim=-1)
+        )
+        query, key = rotate(_norm(query), *turn), rotate(_norm(key), *turn)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        return self.attention_out(mixed.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
+
+    def _drop(self, tensor: Tensor) -> Tensor:
+        return F.dropout(tensor, self._dropout, self.training)
+
+
+def rotate(tensor: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs (i, i + D / 2) of the last dimension of [..., T, D] by the angles of the positions, [T, D / 2]."""
+    first, second = tensor.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(tensor.dtype)
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return F.rms_norm(tensor, (tensor.shape[-1],))
+
+
+def _angles(length: int, width: int) -> Tensor:
+    """Radians float32 [length, width / 2]: position times base^(-2i / width)."""
+    frequencies = _BASE ** (-torch.arange(0, width, 2) / width)
+    return torch.arange(length)[:, None] * frequencies

@@ -1,0 +1,106 @@
+"""BERT (Devlin et al. 2019) for masked words: post-norm, learned positions, GELU, the embedding as vocabulary head.
+
+Rows hold several documents side by side; attention stays inside a document and each counts its own
+positions, so a packed row computes what its documents would alone. What nobody asks for is not computed:
+the last layer's feed-forward part and the vocabulary head see masked positions only. Segment embeddings
+are left out: with a single segment they are part of the positions'. Knows no tokenizer and no masking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phalanx.models.catalog import ModelConfig
+
+EPS = 1e-12
+_STD = 0.02
+
+
+class Encoder(nn.Module):
+    """Tokens int64 [B, T] and their `document` int32 [B, T] (from 1 in each row; 0 is padding)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden
+        self.embedding = nn.Embedding(config.vocabulary_size, hidden)
+        self.positions = nn.Embedding(config.sequence_length, hidden)
+        self.norm = nn.LayerNorm(hidden, EPS)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.transform = nn.Linear(hidden, hidden)
+        self.transform_norm = nn.LayerNorm(hidden, EPS)
+        self.head_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+        self.apply(_initialize)
+
+    def predict(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
+        """Logits float32 [M, V] at `positions`, int64 [M] into the flattened tokens."""
+        hidden = self.embedding(tokens) + self.positions(places(document))
+        hidden = F.dropout(self.norm(hidden), self.config.dropout, self.training)
+        same = (document[:, None, :, None] == document[:, None, None, :]) if tokens.shape[1] > 1 else None
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, same)
+        hidden = self.blocks[-1](hidden, same, positions)
+        hidden = self.transform_norm(F.gelu(self.transform(hidden)))
+        return F.linear(hidden, self.embedding.weight, self.head_bias).float()
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """Cross-entropy summed over the masked positions (float32 scalar, nats), and their number."""
+        targets = batch["targets"]
+        logits = self.predict(batch["tokens"], batch["document"], batch["positions"])
+        return F.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward part, each added to its input and normed after."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self._heads, self._dropout = config.heads, config.dropout
+        self.attention_in = nn.Linear(hidden, 3 * hidden)
+        self.attention_out = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, EPS)
+        self.mlp_in = nn.Linear(hidden, 4 * hidden)
+        self.mlp_out = nn.Linear(4 * hidden, hidden)
+        self.mlp_norm = nn.LayerNorm(hidden, EPS)
+
+    def forward(self, hidden: Tensor, same: Tensor | None, only: Tensor | None = None) -> Tensor:
+        """[B, T, H] to the same, or to [M, H] where `only`, int64 [M] into the flattened tokens, are wanted.
+
+        `same` bool [B, 1, T, T]: which pairs are of one document.
+        """
+        rows, length, width = hidden.shape
+        query, key, value = (
+            part.view(rows, length, self._heads, -1).transpose(1, 2)
+            for part in self.attention_in(hidden).split(width, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=same, dropout_p=self._dropout if self.training else 0.0
+        )
+        mixed = mixed.transpose(1, 2).reshape(rows, length, width)
+        if only is not None:
+            hidden, mixed = (tensor.flatten(0, 1).index_select(0, only) for tensor in (hidden, mixed))
+        hidden = self.attention_norm(hidden + self._drop(self.attention_out(mixed)))
+        return self.mlp_norm(hidden + self._drop(self.mlp_out(F.gelu(self.mlp_in(hidden)))))  # type: ignore[no-any-return]
+
+    def _drop(self, tensor: Tensor) -> Tensor:
+        return F.dropout(tensor, self._dropout, self.training)
+
+
+def places(document: Tensor) -> Tensor:
+    """Position of each token in its own document, from 0: int64 [B, T] of `document` [B, T]."""
+    index = torch.arange(document.shape[1], device=document.device).expand_as(document)
+    begins = F.pad(document[:, 1:] != document[:, :-1], (1, 0))
+    return index - torch.where(begins, index, 0).cummax(dim=1).values
+
+
+def _initialize(module: nn.Module) -> None:
+    """Weights as published: normal of standard deviation 0.02, biases 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
