@@ -1,1 +1,48 @@
-"""How did it go? Scores of a checkpoint beside honest baselines from the same training text."""
+"""How did it go? Scores of a checkpoint beside honest baselines from the same training text.
+
+Names are loaded on first use, as torch is slow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phalanx.evaluation.errors import EvaluationError, NotACheckpoint, NotADecoder, UnusablePrompt
+    from phalanx.evaluation.evaluator import Evaluation, evaluate, open_checkpoint
+    from phalanx.evaluation.scores import Score, Scores
+    from phalanx.evaluation.writing import Sampling, write_text
+
+_HOMES = {
+    "Evaluation": "evaluator",
+    "EvaluationError": "errors",
+    "NotACheckpoint": "errors",
+    "NotADecoder": "errors",
+    "Sampling": "writing",
+    "Score": "scores",
+    "Scores": "scores",
+    "UnusablePrompt": "errors",
+    "evaluate": "evaluator",
+    "open_checkpoint": "evaluator",
+    "write_text": "writing",
+}
+__all__ = [
+    "Evaluation",
+    "EvaluationError",
+    "NotACheckpoint",
+    "NotADecoder",
+    "Sampling",
+    "Score",
+    "Scores",
+    "UnusablePrompt",
+    "evaluate",
+    "open_checkpoint",
+    "write_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,38 @@
+"""What can be wrong with what is to be evaluated, other than its text (`data`) or its files (`training`).
+
+EvaluationError         exit 1   the root
+├── NotFinite                    the model's answers are no numbers
+└── NothingToPredict             the held-out text leaves the model nothing to do
+UsageError              exit 2   of `foundation`
+├── NotACheckpoint               a path that leads to no checkpoint
+├── NotADecoder                  a model that cannot write text
+└── UnusablePrompt               a text that cannot be gone on with
+"""
+
+from __future__ import annotations
+
+from phalanx.foundation import PhalanxError, UsageError
+
+
+class EvaluationError(PhalanxError):
+    """A checkpoint cannot be scored."""
+
+
+class NotFinite(EvaluationError):
+    """The model answers with infinities or NaN."""
+
+
+class NothingToPredict(EvaluationError):
+    """No token of the held-out text can be predicted."""
+
+
+class NotACheckpoint(UsageError):
+    """The path is neither a checkpoint nor a directory with checkpoints in it."""
+
+
+class NotADecoder(UsageError):
+    """Text was asked of a model that fills in masked words."""
+
+
+class UnusablePrompt(UsageError):
+    """The prompt is longer than the model can read, or is no text."""
