@@ -3,11 +3,16 @@
 A row that was written survives the process's `kill -9` and needs no collector. What does not fit
 (a full disk, a spool at its bound) is dropped and counted, never waited for: training does not stop
 for its diary. A dropped row uses up its sequence number, so that readers see the gap.
+
+The process holds a shared `flock` on the file that it writes; the kernel drops it when the process
+ends, however it ends and in whatever pid namespace. Whoever gets the exclusive lock of a file that has
+rows therefore knows that no more will come.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import secrets
@@ -24,7 +29,7 @@ MAX_SPOOL_BYTES = 64 << 20
 FILE_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
-_PYTHON = {"int64": int, "float64": (float, int), "string": str, "bool": bool}
+_PYTHON: dict[str, type | tuple[type, ...]] = {"int64": int, "float64": (float, int), "string": str, "bool": bool}
 _TYPES = {table.name: {column.name: _PYTHON[column.type] for column in table.columns} for table in TABLES.values()}
 
 
@@ -88,6 +93,7 @@ class Emitter:
         self._number = 0
         self._written = 0
         self._torn = False
+        self._closed = False
         self._seq = 0
         with contextlib.suppress(OSError):  # then every row is dropped and counted, as on a full disk
             spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,24 +115,25 @@ class Emitter:
             if value is not None and not isinstance(value, expected):
                 raise ValueError(f"{table}.{name} is {type(value).__name__}")
         with self._lock:
-            self._seq += 1
-            line = encode(table, row, {**self._common, **context, "seq": self._seq, "time_ns": time.time_ns()})
-            if not self._write(line):
-                self.dropped += 1
-                if self.dropped == 1:
-                    log.warning("events are being dropped: the spool %s is full", self._directory)
+            self._append(table, row, context)
 
     def close(self) -> None:
-        """Say goodbye, so that readers know which sequence number was the last."""
-        if self._seq < 0:
-            return
-        row = {"event": "closed", "program": self._program, "pid": os.getpid(), "dropped": self.dropped}
-        self.emit("sources", row)
+        """Say goodbye, so that readers know which sequence number was the last. Rows after it are dropped."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-            self._descriptor = None
-            self._max_files = 0
+            if self._closed:
+                return
+            row = {"event": "closed", "program": self._program, "pid": os.getpid(), "dropped": self.dropped}
+            self._append("sources", row, {})
+            self._closed = True
+            self._release()
+
+    def _append(self, table: str, row: dict[str, Any], context: dict[str, int]) -> None:
+        self._seq += 1
+        line = encode(table, row, {**self._common, **context, "seq": self._seq, "time_ns": time.time_ns()})
+        if not self._write(line):
+            self.dropped += 1
+            if self.dropped == 1 and not self._closed:
+                log.warning("events are being dropped: the spool %s is full", self._directory)
 
     def _write(self, line: bytes) -> bool:
         if (self._descriptor is None or self._written >= self._file_bytes) and not self._next_file():
@@ -138,20 +145,31 @@ class Emitter:
         except OSError:
             return False
         self._written += written
-        self._torn = written < len(data) and written > 0 or (self._torn and written == 0)
+        self._torn = (written < len(data) and written > 0) or (self._torn and written == 0)
         return written == len(data)
 
     def _next_file(self) -> bool:
+        if self._closed:
+            return False
         unread = len(list(self._directory.glob(f"{self.source}.*"))) if self._number else 0
         if unread >= self._max_files:
             return False
-        path = self._directory / file_name(self.source, self._number + 1)
+        self._number += 1  # even if it fails: the name may be taken
+        path = self._directory / file_name(self.source, self._number)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError:
             return False
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        with contextlib.suppress(OSError):  # a file system without locks: then the collector keeps the file
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self._release()
         self._descriptor, self._written, self._torn = descriptor, 0, False
-        self._number += 1
         return True
+
+    def _release(self) -> None:
+        """Let go of the present file; unlocked by name, as a forked child may still have it open."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+        self._descriptor = None

@@ -34,11 +34,18 @@ class SpoolRow:
 
 @dataclass(frozen=True)
 class SpoolChunk:
-    """Rows of one file between two offsets, and the number of complete lines that are no rows."""
+    """The complete lines of one file up to `offset`, in their order; None is a line that is no row."""
 
-    rows: tuple[SpoolRow, ...]
-    corrupt: int
+    lines: tuple[SpoolRow | None, ...]
     offset: int
+
+    @property
+    def rows(self) -> tuple[SpoolRow, ...]:
+        return tuple(line for line in self.lines if line is not None)
+
+    @property
+    def corrupt(self) -> int:
+        return self.lines.count(None)
 
 
 def file_name(source: str, number: int) -> str:
@@ -68,14 +75,8 @@ def read_chunk(path: Path, offset: int, limit: int = READ_BYTES) -> SpoolChunk:
         if len(data) == limit:
             data += file.readline()
     end = data.rfind(b"\n") + 1
-    rows, corrupt = [], 0
-    for line in data[:end].splitlines():
-        row = _decode(line)
-        if row is not None:
-            rows.append(row)
-        elif line.strip():
-            corrupt += 1
-    return SpoolChunk(tuple(rows), corrupt, offset + end)
+    lines = tuple(_decode(line) for line in data[:end].split(b"\n") if line.strip())
+    return SpoolChunk(lines, offset + end)
 
 
 def read_rows(path: Path) -> Iterator[SpoolRow]:
