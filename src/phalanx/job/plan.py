@@ -11,6 +11,8 @@ from pydantic import Field
 
 from phalanx.job.spec import MeshSpec, Value
 
+ArithmeticPrecision = Literal["fp32", "bf16"]
+
 # Resident bytes of a worker before it builds its model: Python, torch's libraries, the group's threads, a small corpus.
 WORKER_BASELINE_BYTES = 320 << 20
 
@@ -45,7 +47,7 @@ class Plan(Value):
     micro_batch: int
     accumulation: int = Field(description="Micro-batches a worker runs for one step (of the worker with most).")
     recompute: bool = False
-    precision: Literal["fp32", "bf16"]
+    precision: ArithmeticPrecision
     threads: int = Field(default=1, ge=1, description="Compute threads a worker.")
     predicted: Predicted
     reasons: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from phalanx.parallel import Mesh
 from phalanx.training import Stepper, build_stepper
 
 MicroBatch = Mapping[str, torch.Tensor]
+_STEPPED = 2  # micro-batches that are computed: a third is like the second. The loader makes all of a step at once.
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class StepTrace:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operations make. `peak`: most bytes live at once; `at_peak`: storage to bytes, then."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.at_peak: dict[int, int] = {}
         self._live: dict[int, int] = {}
@@ -108,7 +109,8 @@ class Recorder(TorchDispatchMode):
 
 def _key(tensor: torch.Tensor) -> int:
     """One number a storage, for as long as it lives."""
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def trace_step(subject: Subject, plan: Plan) -> StepTrace:
@@ -122,20 +124,23 @@ def trace_step(subject: Subject, plan: Plan) -> StepTrace:
     with FakeTensorMode(), recorder:
         stepper = build_stepper(subject.make_model, subject.make_optimizer, plan, Mesh.imagined(plan.mesh))
 
-        def batches() -> list[MicroBatch]:
-            """All of a step are there at once: the loader makes them so."""
-            one = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
-            return [{name: tensor.clone() for name, tensor in one.items()} for _ in range(plan.accumulation)]
+        def batches(count: int) -> list[MicroBatch]:
+            return [
+                {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()} for _ in range(count)
+            ]
 
-        stepper.forward_backward(batches()[:1], 1)
-        stepper.clip(1.0)
-        stepper.update()
         with FlopCounterMode(display=False) as micro_batch_flops:
-            stepper.forward_backward(batches()[:1], 1)
-        stepper.forward_backward(batches(), 1) if plan.accumulation > 1 else None
+            stepper.forward_backward(batches(1), 1)
         with FlopCounterMode(display=False) as update_flops:
             stepper.clip(1.0)
             stepper.update()
+        stepped = batches(min(plan.accumulation, _STEPPED))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in stepped[0].values())
+        waiting = torch.empty((plan.accumulation - len(stepped)) * size, dtype=torch.uint8)
+        stepper.forward_backward(stepped, 1)
+        stepper.clip(1.0)
+        stepper.update()
+        del waiting
         recorder.finish()
         return _counted(stepper, recorder, micro_batch_flops.get_total_flops(), update_flops.get_total_flops())
 
@@ -144,7 +149,10 @@ def _counted(stepper: Stepper, recorder: Recorder, micro_batch_flops: int, updat
     module = stepper.module
     model = [*module.parameters(), *module.buffers()]
     states = [
-        value for state in stepper.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+        value
+        for state in stepper.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
     ]
     parameters, gradients, optimizer = (
         recorder.bytes_at_peak(tensors) for tensors in (model, stepper.gradients.buffers, states)
