@@ -1,0 +1,175 @@
+"""`phalanx evaluate`: a checkpoint among its baselines, best first, and examples of what it makes of new text."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phalanx.cli._options import home_option, json_option
+from phalanx.cli._terminal import one_line, printable
+from phalanx.cli.generate import echo_safe_json
+from phalanx.foundation import Home
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+BAR_WIDTH = 30
+EXAMPLE_LINES = 12
+PLAIN_EVERY_S = 10.0
+_STAGES = {
+    "reading": "reading the text",
+    "learning": "learning the vocabulary",
+    "encoding": "encoding the text",
+    "scoring": "scoring the model",
+    "counting": "counting the tables",
+    "writing": "writing examples",
+}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@home_option
+@json_option
+def command(checkpoint: Path, home: Home, as_json: bool) -> None:
+    """Score a checkpoint beside honest baselines.
+
+    CHECKPOINT is a run directory (its newest good checkpoint is used) or one checkpoint. A decoder is
+    scored in bits per byte, an encoder by its first guesses at [MASK], both on files that training never
+    saw, beside tables counted from the same training text.
+
+    \b
+    Examples:
+      phalanx evaluate RUN
+      phalanx evaluate RUN/checkpoints/step-00000300
+      phalanx evaluate RUN --json > evaluation.json
+    """
+    logging.basicConfig(level=logging.WARNING, format="! %(message)s")
+    with _Progress(quiet=as_json) as progress:
+        progress("loading", 0.0)
+        from phalanx.evaluation import evaluate
+
+        document = evaluate(checkpoint, home.cache_dir, progress).to_dict()
+    if as_json:
+        echo_safe_json(document)
+        return
+    for line in [*score_lines(document), "", *verdict_lines(document), *example_lines(document["examples"])]:
+        click.echo(line)
+
+
+def score_lines(document: dict[str, Any]) -> list[str]:
+    """What was measured on what, then the model and its baselines, best first, a bar each."""
+    share = document["metric"] == "top1"
+    split = document["split"]
+    unit = "right first guesses at [MASK]" if share else "bits per byte; less is better"
+    amount = f"{split['masked']:,} masked tokens" if share else f"{split['bytes']:,} bytes"
+    checkpoint = document["checkpoint"]
+    lines = [
+        f"{one_line(checkpoint['path'])}: {document['model']['name']}, step {checkpoint['step']}",
+        f"{unit}, on {amount} of {split['files']} files that training never saw",
+        "",
+    ]
+    scores = [document["model"] | {"name": "this model"}, *document["baselines"]]
+    scores.sort(key=lambda score: score["value"], reverse=share)
+    width = max(len(score["name"]) for score in scores)
+    longest = max(score["value"] for score in scores) or 1.0
+    for score in scores:
+        bar = "█" * max(1, round(BAR_WIDTH * score["value"] / longest))
+        mine = score["name"] == "this model"
+        text = f"  {score['name']:<{width}}  {_value(document, score)}  "
+        lines.append(click.style(text, bold=mine) + click.style(bar, fg="blue" if mine else None, dim=not mine))
+    lines += [f"  {score['name']}: {score['note']}" for score in scores if score.get("note")]
+    return lines
+
+
+def verdict_lines(document: dict[str, Any]) -> list[str]:
+    """Whether it beats its strongest table, by how much, how sure that is, and how it was measured."""
+    share = document["metric"] == "top1"
+    margin, error = abs(document["margin"]), document["margin_standard_error"]
+    distance = f"{100 * margin:.1f} points" if share else f"{margin:.3f} bits per byte"
+    if error is not None:
+        distance += f" (standard error {100 * error:.1f})" if share else f" (standard error {error:.3f})"
+    side = "ahead of" if document["beats_strongest"] else "behind"
+    shown = [score["name"] for score in document["baselines"] if score.get("sees_more")]
+    lines = [f"It is {distance} {side} its strongest table, {document['strongest']}."]
+    lines += [f"No opponent, as it sees what the model does not: {name}." for name in shown]
+    return [*lines, f"Measured so: {document['method']}. {document['seconds']:.0f} s."]
+
+
+def example_lines(examples: list[dict[str, Any]]) -> list[str]:
+    """Continuations with their prompt dimmed, or masked sentences with guesses and truth."""
+    lines: list[str] = []
+    for example in examples:
+        lines.append("")
+        if "guesses" in example:
+            lines.append("  " + one_line(example["masked"]).replace("[MASK]", click.style("[MASK]", bold=True)))
+            guesses = [f"{one_line(piece)} {p:.0%}" for piece, p in example["guesses"]]
+            lines.append(
+                f"  {click.style('it was', dim=True)} {one_line(example['truth'])}   guesses: {', '.join(guesses)}"
+            )
+            continue
+        prompt, generated = printable(example["prompt"]), printable(example["generated"])
+        body = (click.style(prompt, dim=True) + generated).splitlines()
+        lines += [f"  │ {line}" for line in body[:EXAMPLE_LINES]]
+    return lines
+
+
+def _value(document: dict[str, Any], score: dict[str, Any]) -> str:
+    error = score["standard_error"]
+    if document["metric"] == "top1":
+        return f"{score['value']:6.1%}" + (f" ± {100 * error:.1f}" if error is not None else "")
+    return f"{score['value']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+class _Progress:
+    """On standard error: a bar with the time left on a terminal, a line a stage elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._quiet = quiet
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._began = self._said = 0.0
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, stage: str, share: float) -> None:
+        if stage == "ready":
+            return
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began, self._said = stage, now, now
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(_STAGES.get(stage, "loading the model"), total=1.0)
+            if not self._console.is_terminal and stage in _STAGES:
+                self._say(f"... {_STAGES[stage]}")
+        assert self._task is not None
+        self._bar.update(self._task, completed=share)
+        if not self._console.is_terminal and now - self._said > PLAIN_EVERY_S and share > 0:
+            self._said = now
+            self._say(f"    {share:.0%}, {(now - self._began) * (1 - share) / share:.0f} s left")
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(line, markup=False)
