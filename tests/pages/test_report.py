@@ -236,8 +236,7 @@ def test_characters_that_deceive_become_visible() -> None:
 
 
 def test_a_page_says_which_fallback_was_carried_out(tmp_path: Path) -> None:
-    condition = Condition(type="Fallback", status="True", reason="Plan0", time_ns=1)
-    job = causal_job(conditions=[condition.model_dump()])
+    job = causal_job(fallback=0)
     text = render(job, RunFiles(plan(), (), None, ()), History(), now_ns=0)
     assert "Memory ran out" in text
     assert "This one was carried out." in text

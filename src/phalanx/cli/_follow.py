@@ -1,6 +1,6 @@
 """What a person sees while a job is being controlled: one line a decision, then a bar with loss, speed and time left.
 
-Everything goes to standard error, so that `--json` leaves standard output to programs.
+Everything goes to standard error: standard output is for programs, which get the outcome or the report's path.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ class Follower:
             self.say(f"! {action.why}")
             self.say(f"  starting again from the last checkpoint, generation {action.generation}")
 
+    def stopping(self) -> None:
+        self.say("stopping: the workers write a checkpoint first; a second Ctrl-C does not wait for them")
+
     def changed(self, job: Job) -> None:
         for condition in job.status.conditions:
             words = f"{condition.status}/{condition.reason}/{condition.message}"
@@ -150,15 +153,16 @@ def duration(seconds: float) -> str:
 
 
 def say_end(follower: Follower, job: Job) -> None:
-    """The result in a few lines; the last is the report's path."""
+    """The result in a few lines. The report's path, which comes last, is for standard output."""
     run_dir = Path(job.status.run_dir)
     evaluation = run_dir / "evaluation.json"
     if job.status.phase == "Succeeded" and evaluation.exists():
         for line in evaluation_lines(json.loads(evaluation.read_bytes())):
             follower.say(line)
-    follower.say(f"{job.metadata.namespace}/{job.metadata.name}: {job.status.phase}")
-    if job.status.report:
-        follower.say(f"Report: {job.status.report}")
+    name, namespace = job.metadata.name, job.metadata.namespace
+    flag = "" if namespace == "default" else f" -n {namespace}"
+    after = {"Stopped": f"`phalanx resume {name}{flag}` goes on from the last checkpoint; "}.get(job.status.phase, "")
+    follower.say(f"{namespace}/{name}: {job.status.phase}; {after}" + ("report:" if job.status.report else "no report"))
 
 
 def evaluation_lines(document: dict[str, Any]) -> list[str]:

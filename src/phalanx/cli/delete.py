@@ -30,16 +30,17 @@ def command(kind: str, name: str, namespace: str, home: Home, files: bool, as_js
 
     from phalanx.cli.stop import stop_job
     from phalanx.cluster import delete_objects
-    from phalanx.daemons.foreground import open_state
+    from phalanx.daemons.hold import hold, open_state
     from phalanx.foundation import writing
 
     key = (namespace, name)
     stop_job(home, key)
-    delete_objects(open_state(home), key)
     directory = home.runs_dir / namespace / name
-    if files and directory.exists():
-        with writing(directory):
-            shutil.rmtree(directory)
+    with hold(home, key):  # so that nobody takes it up between the stop and the end
+        delete_objects(open_state(home), key)
+        if files and directory.exists():
+            with writing(directory):
+                shutil.rmtree(directory)
     kept = str(directory) if directory.exists() else ""
     if as_json:
         echo_json({"namespace": namespace, "name": name, "deleted": True, "files": kept})

@@ -26,7 +26,7 @@ def command(kind: str, name: str, namespace: str, home: Home, as_json: bool) -> 
       phalanx describe job demo -n research --json
     """
     from phalanx.cluster import controller_lease, read_job, read_placement
-    from phalanx.daemons.foreground import open_state
+    from phalanx.daemons.hold import open_state
     from phalanx.job.yaml import dump_job
 
     state, key = open_state(home), (namespace, name)
@@ -43,9 +43,8 @@ def command(kind: str, name: str, namespace: str, home: Home, as_json: bool) -> 
         return
     status = job.status
     click.echo(dump_job(job).rstrip())
-    click.echo(
-        f"\nphase: {status.phase}   attempt {status.attempt}, generation {status.generation}, {status.restarts} restarts"
-    )
+    counts = f"attempt {status.attempt}, generation {status.generation}, {status.restarts} restarts"
+    click.echo(f"\nphase: {status.phase}   {counts}")
     click.echo(f"controller: {held.holder if held else 'none'}")
     click.echo(f"run directory: {status.run_dir}")
     if status.report:

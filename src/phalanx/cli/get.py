@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 @click.argument("kind", type=click.Choice(KINDS, case_sensitive=False), metavar="[jobs]", default="jobs")
 @click.argument("name", type=NameType(), required=False)
 @click.option("-n", "--namespace", type=NameType(), help="Of one team only.  [default: all; with NAME: default]")
-@click.option("-w", "--watch", is_flag=True, help="Print a line for every change, until all jobs have ended.")
+@click.option(
+    "-w",
+    "--watch",
+    is_flag=True,
+    help="Print a line for every change, until all jobs have ended; with --json a JSON document a line.",
+)
 @home_option
 @json_option
 def command(kind: str, name: str | None, namespace: str | None, watch: bool, home: Home, as_json: bool) -> None:
@@ -33,7 +39,7 @@ def command(kind: str, name: str | None, namespace: str | None, watch: bool, hom
       phalanx get --json
     """
     from phalanx.cluster import list_jobs, read_job
-    from phalanx.daemons.foreground import open_state
+    from phalanx.daemons.hold import open_state
     from phalanx.job import FINAL_PHASES
 
     state = open_state(home)
@@ -61,7 +67,7 @@ def command(kind: str, name: str | None, namespace: str | None, watch: bool, hom
             if seen.get(stored.key) != row:
                 seen[stored.key] = row
                 if as_json:
-                    echo_json(row)
+                    click.echo(json.dumps(row, ensure_ascii=False))
                 else:
                     click.echo(line.format(**row))
         if not watch or (jobs and all(stored.job.status.phase in FINAL_PHASES for stored in jobs)):

@@ -28,27 +28,40 @@ def command(name: str, namespace: str, home: Home, follow: bool, rank: int | Non
       phalanx logs demo --rank 1 --generation 1
     """
     from phalanx.cluster import read_job
-    from phalanx.daemons.foreground import open_state
+    from phalanx.daemons.hold import open_state
     from phalanx.job import FINAL_PHASES
 
     state = open_state(home)
     offsets: dict[Path, int] = {}
+    shown: list[Path] = []
     while True:
         job = read_job(state, namespace, name).job
-        ended = job.status.phase in FINAL_PHASES
+        ended = job.status.phase in FINAL_PHASES or not follow
         logs = Path(job.status.run_dir) / "logs"
-        wanted = generation or max(job.status.generation, 1)
-        files = sorted((logs / f"generation-{wanted}").glob("rank-*.log"), key=_rank_of)
-        if rank is not None:
-            files = [file for file in files if _rank_of(file) == rank]
-        if not files and (ended or not follow):
-            which = f"generation {wanted}" + (f", rank {rank}" if rank is not None else "")
-            raise UsageError(f"job {namespace}/{name} has no output of {which}", where=str(logs))
+        files = _files(logs, generation, rank)
+        if not files and ended:
+            which = f"of generation {generation or job.status.generation}" + (
+                f", rank {rank}" if rank is not None else ""
+            )
+            remedy = "`phalanx describe job` says what became of it" if job.status.generation == 0 else ""
+            raise UsageError(f"job {namespace}/{name} has no output {which}", where=str(logs), remedy=remedy)
+        for file in shown:
+            if file not in files:  # of a generation that has ended: its last words come first
+                offsets[file] = _print_from(file, offsets[file], last=True)
         for file in files:
-            offsets[file] = _print_from(file, offsets.get(file, 0), last=ended or not follow)
-        if ended or not follow:
+            offsets[file] = _print_from(file, offsets.get(file, 0), last=ended)
+        if ended:
             return
+        shown = files
         time.sleep(0.3)
+
+
+def _files(logs: Path, generation: int | None, rank: int | None) -> list[Path]:
+    """Of one generation, the newest that has output if None; by rank."""
+    found = {int(path.name.removeprefix("generation-")): path for path in logs.glob("generation-*")}
+    directory = found.get(generation or max(found, default=0))
+    files = sorted(directory.glob("rank-*.log"), key=_rank_of) if directory is not None else []
+    return files if rank is None else [file for file in files if _rank_of(file) == rank]
 
 
 def _rank_of(file: Path) -> int:

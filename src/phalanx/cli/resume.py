@@ -25,17 +25,18 @@ def command(name: str, namespace: str, home: Home, as_json: bool) -> int:
       phalanx resume demo -n research --json
     """
     from phalanx.cli.run import follow
-    from phalanx.cluster import JobBusy, controller_lease, read_job, reopen
-    from phalanx.daemons.foreground import open_state
+    from phalanx.cluster import read_job, reopen
+    from phalanx.daemons.hold import hold, open_state
 
-    state, key = open_state(home), (namespace, name)
-    status = read_job(state, *key).job.status
-    if state.holder(controller_lease(key)) is not None:
-        raise JobBusy(f"job {namespace}/{name} is running", remedy="`phalanx get --watch` shows it")
-    if status.phase == "Succeeded" and status.report:
-        raise UsageError(
-            f"job {namespace}/{name} has succeeded; nothing is left to do",
-            remedy="`phalanx run FILE` makes a new attempt of it",
-        )
-    reopen(state, key)
-    return follow(home, key, as_json=as_json)
+    key = (namespace, name)
+    state = open_state(home)
+    read_job(state, *key)
+    with hold(home, key) as held:
+        status = read_job(state, *key).job.status
+        if status.phase == "Succeeded" and status.report:
+            raise UsageError(
+                f"job {namespace}/{name} has succeeded; nothing is left to do",
+                remedy="`phalanx run FILE` makes a new attempt of it",
+            )
+        reopen(state, key)
+        return follow(held, as_json=as_json)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from phalanx.cli._options import echo_json, home_option, job_file_argument, json_option
 from phalanx.foundation import Home
+
+if TYPE_CHECKING:
+    from phalanx.daemons.hold import Hold
+    from phalanx.job import Job
 
 
 @click.command()
@@ -26,27 +31,39 @@ def command(file: Path, home: Home, as_json: bool) -> int:
       phalanx run my-job.yaml --json > outcome.json
     """
     from phalanx.cluster import submit
-    from phalanx.daemons.foreground import open_state
+    from phalanx.daemons.hold import hold, open_state
     from phalanx.job.yaml import read_job
 
-    job = read_job(file)
-    stored = submit(open_state(home), job, home.runs_dir)
-    return follow(home, stored.key, as_json=as_json)
+    job = with_absolute_source(read_job(file))
+    key = job.metadata.namespace, job.metadata.name
+    with hold(home, key) as held:
+        submit(open_state(home), job, home.runs_dir)
+        return follow(held, as_json=as_json)
 
 
-def follow(home: Home, key: tuple[str, str], *, as_json: bool) -> int:
-    """Control the job of `key` to its end, drawing it; returns the exit code: 0 only when the job succeeded."""
+def with_absolute_source(job: Job) -> Job:
+    """Workers run in another directory, and `resume` may be typed in a third."""
+    path = Path(job.spec.data.source).expanduser()
+    if path.is_absolute() or not path.exists():  # a built-in source, or a mistake that admission explains
+        return job
+    data = job.spec.data.model_copy(update={"source": str(path.absolute())})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
+
+
+def follow(held: Hold, *, as_json: bool) -> int:
+    """Control the job of `held` to its end, drawing it; returns the exit code: 0 only when the job succeeded."""
     from phalanx.cli._follow import Follower, outcome, say_end
     from phalanx.cluster import read_job
-    from phalanx.daemons.foreground import control, open_state
+    from phalanx.daemons.foreground import control
+    from phalanx.daemons.hold import open_state
 
-    job = read_job(open_state(home), *key).job
-    with Follower(home, job, quiet=as_json) as follower:
-        follower.say(f"{key[0]}/{key[1]}: attempt {job.status.attempt}, in {job.status.run_dir}")
-        job = control(
-            home, key, follower, stopping=lambda: follower.say("stopping: the workers write a checkpoint first")
-        )
+    job = read_job(open_state(held.home), *held.key).job
+    with Follower(held.home, job, quiet=as_json) as follower:
+        follower.say(f"{'/'.join(held.key)}: attempt {job.status.attempt}, in {job.status.run_dir}")
+        job = control(held, follower)
     say_end(follower, job)
     if as_json:
         echo_json(outcome(job))
+    elif job.status.report:
+        click.echo(job.status.report)
     return {"Succeeded": 0, "Stopped": 130}.get(job.status.phase, 1)

@@ -16,7 +16,8 @@ def stop_job(home: Home, key: tuple[str, str]) -> str:
 
     from phalanx.cli._follow import Follower
     from phalanx.cluster import controller_lease, read_job, set_suspend
-    from phalanx.daemons.foreground import control, open_state
+    from phalanx.daemons.foreground import control
+    from phalanx.daemons.hold import hold, open_state
     from phalanx.foundation import PhalanxError
     from phalanx.job import FINAL_PHASES
 
@@ -35,8 +36,8 @@ def stop_job(home: Home, key: tuple[str, str]) -> str:
         time.sleep(0.1)
     job = read_job(state, *key).job
     if job.status.phase not in FINAL_PHASES:
-        with Follower(home, job, quiet=True) as follower:
-            job = control(home, key, follower)
+        with hold(home, key) as held, Follower(home, job, quiet=True) as follower:
+            job = control(held, follower)
     return job.status.phase
 
 

@@ -10,8 +10,9 @@ where the work stands. Knows no processes, files or clocks; `daemons.controller`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 from phalanx.job import (
     FINAL_PHASES,
@@ -31,6 +32,8 @@ ActionName = Literal[
     "admit", "plan", "check_host", "place", "start_agent", "stop_workers", "evaluate", "report", "wait", "finish"
 ]
 StepResult = Literal["missing", "done", "failed"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+_PHASE_OF: Mapping[str, Phase] = {"Admitted": "Admitted", "Planned": "Planned"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def decide(seen: Observed, now_ns: int) -> tuple[JobStatus, Action]:
     if seen.gate_1 is None:
         return _or_failed(seen, status, "admit", "Admitted", "GateFailed", now_ns)
     if seen.gate_1.verdict != "allow":
-        return _failed(status, "Admitted", "Gate1Blocked", _obstacles(seen.gate_1), now_ns)
+        return _failed(seen, status, "Admitted", "Gate1Blocked", _obstacles(seen.gate_1), now_ns)
     status = _reached(status, "Admitted", "Gate1Allowed", "data, model and demands are in order", now_ns)
     if seen.plan is None:
         return _or_failed(seen, status, "plan", "Planned", "NoPlan", now_ns)
@@ -85,7 +88,7 @@ def decide(seen: Observed, now_ns: int) -> tuple[JobStatus, Action]:
     if seen.gate_2 is None:
         return _or_failed(seen, status, "check_host", "HostReady", "GateFailed", now_ns)
     if seen.gate_2.verdict != "allow":
-        return _failed(status, "HostReady", "Gate2Blocked", _obstacles(seen.gate_2), now_ns)
+        return _failed(seen, status, "HostReady", "Gate2Blocked", _obstacles(seen.gate_2), now_ns)
     status = _reached(status, "HostReady", "Gate2Allowed", "the host has what the plan needs", now_ns)
     if seen.evaluation != "missing" or status.phase == "Evaluating":
         return _evaluating(seen, status, now_ns)
@@ -96,6 +99,8 @@ def _running(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus,
     """Workers are wanted: see that one generation of them runs, and judge its end."""
     if seen.placement is None or seen.placement.generation < status.generation:
         generation = max(status.generation, 1)
+        if (failure := seen.failure("place")) is not None:
+            return _failed(seen, status, "Running", "NotPlaced", failure, now_ns)
         status = _phase(status, "Placed").model_copy(update={"generation": generation})
         return status, Action("place", generation, status.fallback)
     status = status.model_copy(update={"generation": seen.placement.generation})
@@ -122,11 +127,11 @@ def _ended(
     rank, cause = _cause(seen, members)
     message = f"rank {rank}: {cause.message or cause.kind}"
     if cause.kind == "bad_input":
-        return _failed(status, "Running", "BadInput", message, now_ns)
+        return _failed(seen, status, "Running", "BadInput", message, now_ns)
     if cause.kind == "out_of_memory":
         assert seen.plan is not None
         if status.fallback + 1 >= len(seen.plan.fallbacks):
-            return _failed(status, "Running", "OutOfMemory", f"{message}; no smaller plan is left", now_ns)
+            return _failed(seen, status, "Running", "OutOfMemory", f"{message}; no smaller plan is left", now_ns)
         status = status.model_copy(update={"fallback": status.fallback + 1})
         return _restart(seen, status, "OutOfMemory", message, now_ns)
     return _restart(seen, status, _reason(cause), message, now_ns)
@@ -137,7 +142,7 @@ def _restart(seen: Observed, status: JobStatus, reason: str, message: str, now_n
     allowed = seen.job.spec.workers.max_restarts
     restarts = status.restarts + (reason != "Preempted")
     if restarts > allowed:
-        return _failed(status, "Running", reason, f"{message}; {allowed} restarts are used up", now_ns)
+        return _failed(seen, status, "Running", reason, f"{message}; {allowed} restarts are used up", now_ns)
     status = _false(status, "Running", reason, message, now_ns)
     update = {"generation": status.generation + 1, "restarts": restarts}
     status = _phase(status, "Placed").model_copy(update=update)
@@ -146,10 +151,20 @@ def _restart(seen: Observed, status: JobStatus, reason: str, message: str, now_n
 
 def _suspended(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus, Action]:
     """A stop is wanted: workers checkpoint and end; then the job is Stopped."""
-    if seen.agent_alive:
-        return status, Action("wait" if seen.placement_stopping else "stop_workers", status.generation)
+    if (ending := _ending(seen, status)) is not None:
+        return status, ending
     status = _false(status, "Running", "Suspended", "stopped as asked", now_ns)
-    return _phase(status, "Stopped"), Action("report")
+    return _closing(seen, _phase(status, "Stopped"), now_ns)
+
+
+def _ending(seen: Observed, status: JobStatus) -> Action | None:
+    """What still has to be done to end the workers; None: they have ended.
+
+    The wish comes first, whether or not an agent is seen: one that is still starting must find it.
+    """
+    if seen.placement is not None and not seen.placement_stopping:
+        return Action("stop_workers", status.generation)
+    return Action("wait") if seen.agent_alive else None
 
 
 def _evaluating(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus, Action]:
@@ -158,15 +173,15 @@ def _evaluating(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStat
         return status, Action("evaluate")
     if seen.evaluation == "failed":
         message = seen.failure("evaluate") or "evaluation failed"
-        return _failed(status, "Evaluated", "EvaluationFailed", message, now_ns)
+        return _failed(seen, status, "Evaluated", "EvaluationFailed", message, now_ns)
     status = _reached(status, "Evaluated", "ScoresWritten", "", now_ns)
-    return _phase(status, "Succeeded"), Action("report")
+    return _closing(seen, _phase(status, "Succeeded"), now_ns)
 
 
 def _closing(seen: Observed, status: JobStatus, now_ns: int) -> tuple[JobStatus, Action]:
-    """A final phase still ends its workers and writes its report."""
-    if seen.agent_alive:
-        return status, Action("wait" if seen.placement_stopping else "stop_workers", status.generation)
+    """A final phase still sees its workers end and writes its report."""
+    if (ending := _ending(seen, status)) is not None:
+        return status, ending
     match seen.report:
         case "missing":
             return status, Action("report")
@@ -230,13 +245,11 @@ def _set(status: JobStatus, condition: Condition) -> JobStatus:
     return status.model_copy(update={"conditions": (*others, condition)})
 
 
-_PHASE_OF: dict[str, Phase] = {"Admitted": "Admitted", "Planned": "Planned"}
-
-
 def _reached(status: JobStatus, type_: str, reason: str, message: str, now_ns: int) -> JobStatus:
-    before = status.condition(type_)
-    if type_ in _PHASE_OF and (before is None or before.status != "True"):
-        status = _phase(status, _PHASE_OF[type_])
+    """`type_` is True; a phase of that name is entered from an earlier one."""
+    phase = _PHASE_OF.get(type_)
+    if phase is not None and PHASES.index(status.phase) < PHASES.index(phase):
+        status = _phase(status, phase)
     return _set(status, Condition(type=type_, status="True", reason=reason, message=message, time_ns=now_ns))
 
 
@@ -249,9 +262,11 @@ def _or_failed(
 ) -> tuple[JobStatus, Action]:
     """`action`, unless it was tried and failed."""
     failure = seen.failure(action)
-    return (status, Action(action)) if failure is None else _failed(status, type_, reason, failure, now_ns)
+    return (status, Action(action)) if failure is None else _failed(seen, status, type_, reason, failure, now_ns)
 
 
-def _failed(status: JobStatus, type_: str, reason: str, message: str, now_ns: int) -> tuple[JobStatus, Action]:
+def _failed(
+    seen: Observed, status: JobStatus, type_: str, reason: str, message: str, now_ns: int
+) -> tuple[JobStatus, Action]:
     status = _false(status, type_, reason, message, now_ns)
-    return _phase(status, "Failed"), Action("report")
+    return _closing(seen, _phase(status, "Failed"), now_ns)

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phalanx.cluster.lifecycle import PHASES
 from phalanx.foundation import PhalanxError, UsageError, nearest
 from phalanx.job import FINAL_PHASES, Job, JobStatus, Placement, PlacementStatus, WorkerSpec
+from phalanx.job.spec import Phase
 from phalanx.state import Conflict, SqliteState, Stored
 
 JOB, PLACEMENT = "TrainingJob", "Placement"
 Key = tuple[str, str]
+# What need not be done again when a job goes on, and where it stands then.
+_PHASE_AFTER: Mapping[str, Phase] = {
+    "Admitted": "Admitted",
+    "Planned": "Planned",
+    "HostReady": "Planned",
+    "Trained": "Evaluating",
+}
 
 
 class JobNotFound(UsageError):
@@ -71,30 +80,40 @@ def from_stored(stored: Stored) -> StoredJob:
 def submit(state: SqliteState, job: Job, run_dirs: Path) -> StoredJob:
     """Write a job as desired: a new one, or a new attempt of one that has ended.
 
-    Raises JobBusy when one of this name is under way or was interrupted.
+    An attempt never gets the directory of an earlier one, not even of a deleted job's. Raises JobBusy when the
+    last attempt was interrupted, or somebody else submits at the same moment; whether a job is being controlled
+    now is for the holder of `controller_lease` to know.
     """
-    namespace, name = job.metadata.namespace, job.metadata.name
-    before = state.get(JOB, namespace, name)
-    attempt, uid, expect = 1, job.metadata.uid, 0
+    namespace, name = key = (job.metadata.namespace, job.metadata.name)
+    directory = run_dirs / namespace / name
+    before = state.get(JOB, *key)
+    attempt, uid, expect = _used_attempts(directory) + 1, job.metadata.uid, 0
     if before is not None:
         old = from_stored(before).job
         if old.status.phase not in FINAL_PHASES:
-            held = state.holder(controller_lease((namespace, name))) is not None
             raise JobBusy(
-                f"job {namespace}/{name} is {'running' if held else 'interrupted'} ({old.status.phase})",
-                remedy=f"`phalanx {'stop' if held else 'resume'} {name}{_flag(namespace)}`, or choose another metadata.name",
+                f"job {namespace}/{name} was interrupted ({old.status.phase})",
+                remedy=f"`phalanx resume {name}{_flag(namespace)}` goes on with it; "
+                f"`phalanx stop {name}{_flag(namespace)}` ends it; or choose another metadata.name",
             )
-        attempt, uid, expect = old.status.attempt + 1, before.uid, before.version
-    status = JobStatus(attempt=attempt, run_dir=str(run_dirs / namespace / name / f"attempt-{attempt}"))
+        attempt, uid, expect = max(attempt, old.status.attempt + 1), before.uid, before.version
+    status = JobStatus(attempt=attempt, run_dir=str(directory / f"attempt-{attempt}"))
     try:
-        state.apply(JOB, namespace, name, _document(job.spec), uid=uid, expect=expect)
+        written = state.apply(JOB, *key, _document(job.spec), uid=uid, expect=expect)
+        state.report(JOB, *key, _document(status), expect=written.version)
     except Conflict as error:
         raise JobBusy(
             f"another `phalanx run` of {namespace}/{name} began at the same moment",
             remedy="choose another metadata.name, or wait for it",
         ) from error
-    state.report(JOB, namespace, name, _document(status))
-    return read_job(state, namespace, name)
+    stop_placement(state, key)  # should workers of the last attempt still be there: nobody wants them now
+    return read_job(state, *key)
+
+
+def _used_attempts(directory: Path) -> int:
+    """The highest attempt that has a directory; 0: none."""
+    numbers = [path.name.removeprefix("attempt-") for path in directory.glob("attempt-*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def set_suspend(state: SqliteState, key: Key, suspend: bool) -> StoredJob:
@@ -111,15 +130,16 @@ def set_suspend(state: SqliteState, key: Key, suspend: bool) -> StoredJob:
 
 
 def reopen(state: SqliteState, key: Key) -> StoredJob:
-    """Make an ended job run on from its last checkpoint: same attempt, a new generation."""
+    """Make an ended job go on where it stands: same attempt; workers, if any are wanted, as a new generation."""
     set_suspend(state, key, False)
     stored = read_job(state, *key)
     status = stored.job.status
     if status.phase in FINAL_PHASES:
-        kept = tuple(c for c in status.conditions if c.type in ("Admitted", "Planned", "HostReady"))
+        kept = tuple(c for c in status.conditions if c.type in _PHASE_AFTER and c.status == "True")
+        phase = max((_PHASE_AFTER[c.type] for c in kept), key=PHASES.index, default="Pending")
         update = {
-            "phase": "Planned",
-            "generation": status.generation + 1,
+            "phase": phase,
+            "generation": status.generation + (phase != "Evaluating"),
             "restarts": 0,
             "conditions": kept,
             "report": "",
@@ -143,15 +163,20 @@ def read_placement(state: SqliteState, key: Key) -> StoredPlacement | None:
 
 
 def write_placement(
-    state: SqliteState, key: Key, placement: Placement, workers: Sequence[WorkerSpec], run_dir: Path
+    state: SqliteState, key: Key, placement: Placement, workers: Sequence[WorkerSpec], run_dir: Path, *, expect: int
 ) -> None:
+    """Write what the agent shall make true. `expect`: the version that was read, 0 for none. Raises Conflict.
+
+    A report on a placement of another attempt goes with it.
+    """
     spec = {
         "placement": _document(placement),
         "workers": [_document(worker) for worker in workers],
         "run_dir": str(run_dir),
         "stopping": False,
     }
-    state.apply(PLACEMENT, *key, spec, uid=placement.job_uid, expect=None)
+    uid = f"{placement.job_uid}-{placement.attempt}"
+    state.apply(PLACEMENT, *key, spec, uid=uid, expect=expect)
 
 
 def stop_placement(state: SqliteState, key: Key) -> None:

@@ -42,15 +42,15 @@ def worker_specs(
             "PHALANX_GENERATION": str(placement.generation),
             "PHALANX_RENDEZVOUS": str(run_dir / "rendezvous" / f"generation-{placement.generation}"),
         }
-        argv = (sys.executable, "-m", "phalanx.training.worker", "--run-dir", str(run_dir), "--spool", str(spool_dir))
-        argv += ("--fallback", str(fallback))
+        argv = [sys.executable, "-m", "phalanx.training.worker", "--run-dir", str(run_dir)]
+        argv += ["--spool", str(spool_dir), "--fallback", str(fallback)]
         specs.append(
             WorkerSpec(
                 job_uid=placement.job_uid,
                 attempt=placement.attempt,
                 generation=placement.generation,
                 rank=member.rank,
-                argv=argv,
+                argv=tuple(argv),
                 env=env,
             )
         )

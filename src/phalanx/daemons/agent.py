@@ -15,29 +15,36 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phalanx.daemons.words import last_words
+from phalanx.cluster.objects import PLACEMENT, controller_lease
+from phalanx.daemons.words import last_words, signal_name
 from phalanx.events import Context, Emitter
-from phalanx.foundation import Home, PhalanxError
+from phalanx.foundation import Home, PhalanxError, ensure_private_directory
 from phalanx.host.processes import is_alive, own_identity, signal_group, start
 from phalanx.job import EXIT_CODES, MemberStatus, PlacementStatus, WorkerExit, WorkerSpec
-from phalanx.state import Conflict, NotFound, SqliteState, Stored
+from phalanx.state import Conflict, SqliteState, Stored
 
 TICK_S = 0.1
-LEASE_S = 10.0
+# Its process is the lease: whoever looks sees whether it lives. One that is merely paused still owns its workers,
+# so the lease must not run out under it, or a second agent would start theirs a second time.
+LEASE_S = 365 * 86400.0
 PEER_GRACE_S = 5.0
 CHECKPOINT_GRACE_S = 60.0
 CONTROLLER_TIMEOUT_S = 60.0
 
 log = logging.getLogger(__name__)
+
+
+def agent_lease(name: str) -> str:
+    return f"agent/{name}"
 
 
 @dataclass
@@ -51,60 +58,62 @@ class _Worker:
 
 @dataclass
 class Agent:
-    """One agent; `run` returns when its placement is gone or stopped, or nobody controls it."""
+    """One agent; `run` returns when its placement is gone, stopped or somebody else's, or nobody controls it.
+
+    `stop_requested` may be set at any time, by a signal handler too.
+    """
 
     home: Home
     namespace: str
     job: str
     name: str
     controller_timeout_s: float = CONTROLLER_TIMEOUT_S
-    clock: Callable[[], float] = time.monotonic
     stop_requested: bool = False
-    _workers: list[_Worker] = field(default_factory=list)
-    _generation: int = 0
-    _first_exit: int | None = None
-    _end_by: float | None = None
-    _stop_signalled: bool = False
-    _message: str = ""
-    _reported: PlacementStatus | None = None
-    _emitter: Emitter | None = None
+    _workers: list[_Worker] = field(default_factory=list, init=False)
+    _generation: int = field(default=0, init=False)
+    _first_exit: int | None = field(default=None, init=False)
+    _end_by: float = field(default=math.inf, init=False)
+    _stop_signalled: bool = field(default=False, init=False)
+    _message: str = field(default="", init=False)
+    _reported: PlacementStatus | None = field(default=None, init=False)
+    _emitter: Emitter | None = field(default=None, init=False)
 
     def run(self) -> None:
-        self._identity = own_identity()
+        """Raises StateError, StorageError; the kernel ends the workers then, as the process ends."""
         self._state = SqliteState(self.home.state_db, is_alive=is_alive)
-        if self._state.lease(self._lease_name, self._identity, LEASE_S) is None:
+        identity = own_identity()
+        if self._state.lease(agent_lease(self.name), identity, LEASE_S) is None:
             log.info("another agent named %s is at work", self.name)
             return
-        controller_seen = self.clock()
-        leased = self.clock()
+        self._loop()
+        if self._emitter is not None:
+            self._emitter.close()
+        self._state.release(agent_lease(self.name), identity)
+
+    def _loop(self) -> None:
+        controller_seen = time.monotonic()
         orphaned = False
         while True:
-            if self.clock() - leased > LEASE_S / 4:
-                self._state.lease(self._lease_name, self._identity, LEASE_S)
-                leased = self.clock()
-            stored = self._state.get("Placement", self.namespace, self.job)
-            if stored is None:
+            stored = self._state.get(PLACEMENT, self.namespace, self.job)
+            if stored is None or not self._is_meant(stored):
                 self._kill_all()
-                break
-            if self._state.holder(f"controller/{self.namespace}/{self.job}") is not None:
-                controller_seen = self.clock()
-            elif not orphaned and self.clock() - controller_seen > self.controller_timeout_s:
+                return
+            if self._state.holder(controller_lease((self.namespace, self.job))) is not None:
+                controller_seen = time.monotonic()
+            elif not orphaned and time.monotonic() - controller_seen > self.controller_timeout_s:
                 orphaned = True
                 self._message = f"no controller for {self.controller_timeout_s:.0f} s: checkpointed and stopped"
                 log.warning("%s", self._message)
             stopping = orphaned or self.stop_requested or bool(stored.spec["stopping"])
             self._step(stored, stopping=stopping)
-            self._report(stored)
-            if stopping and all(worker.exit is not None for worker in self._workers):
-                break
+            reported = self._report(stored)
+            if stopping and reported and all(worker.exit is not None for worker in self._workers):
+                return
             time.sleep(TICK_S)
-        if self._emitter is not None:
-            self._emitter.close()
-        self._state.release(self._lease_name, self._identity)
 
-    @property
-    def _lease_name(self) -> str:
-        return f"agent/{self.name}"
+    def _is_meant(self, stored: Stored) -> bool:
+        """Whether the placement names this agent; that of a later attempt does not."""
+        return any(member["host"] == self.name for member in stored.spec["placement"]["members"])
 
     def _step(self, stored: Stored, *, stopping: bool) -> None:
         """Bring the workers one step nearer to the placement."""
@@ -116,27 +125,23 @@ class Agent:
         for worker in self._workers:
             self._reap(worker)
         alive = [worker for worker in self._workers if worker.exit is None]
-        if not alive:
-            return
-        if stopping and not self._stop_signalled:
+        if alive and stopping and not self._stop_signalled:
             self._stop_signalled = True
-            self._end_by = self.clock() + CHECKPOINT_GRACE_S
+            self._end_within(CHECKPOINT_GRACE_S)
             for worker in alive:
                 signal_group(worker.process.pid, signal.SIGTERM)
-        if self._first_exit is not None and self._end_by is None and len(alive) < len(self._workers):
-            first = self._workers[self._first_exit]
-            patient = first.exit is not None and first.exit.kind in ("done", "preempted")
-            self._end_by = self.clock() + (CHECKPOINT_GRACE_S if patient else PEER_GRACE_S)
-        if self._end_by is not None and self.clock() > self._end_by:
+        if alive and time.monotonic() > self._end_by:
             self._kill_all()
 
+    def _end_within(self, seconds: float) -> None:
+        self._end_by = min(self._end_by, time.monotonic() + seconds)
+
     def _start(self, stored: Stored, generation: int) -> None:
-        self._generation, self._workers, self._first_exit, self._end_by = generation, [], None, None
+        self._generation, self._workers, self._first_exit, self._end_by = generation, [], None, math.inf
         self._stop_signalled = False
         run_dir = Path(stored.spec["run_dir"])
-        logs = run_dir / "logs" / f"generation-{generation}"
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (run_dir / "rendezvous").mkdir(mode=0o700, exist_ok=True)
+        logs = ensure_private_directory(run_dir / "logs" / f"generation-{generation}")
+        ensure_private_directory(run_dir / "rendezvous")
         hosts = {member["rank"]: member["host"] for member in stored.spec["placement"]["members"]}
         for document in stored.spec["workers"]:
             spec = WorkerSpec.model_validate(document)
@@ -147,15 +152,16 @@ class Agent:
             process = start(spec.argv, env=environment, output=log_file, cwd=run_dir)
             self._workers.append(_Worker(spec, process, log_file, time.time_ns()))
             self._emit(spec, {"event": "started", "pid": process.pid})
-        self._report(stored)
 
     def _reap(self, worker: _Worker) -> None:
         if worker.exit is not None or (code := worker.process.poll()) is None:
             return
-        worker.exit = _exit_of(code, last_words(worker.log_file))
-        if self._first_exit is None or _innocent(self._workers[self._first_exit].exit):
-            if not _innocent(worker.exit) or self._first_exit is None:
-                self._first_exit = self._workers.index(worker)
+        worker.exit = exit_of(code, last_words(worker.log_file))
+        # The others cannot go on without it. They are patient with one that ended as it should: they are about to.
+        self._end_within(CHECKPOINT_GRACE_S if worker.exit.kind in ("done", "preempted") else PEER_GRACE_S)
+        first = self._workers[self._first_exit].exit if self._first_exit is not None else None
+        if first is None or (_innocent(first) and not _innocent(worker.exit)):
+            self._first_exit = self._workers.index(worker)
         row = {"event": "exited", "pid": worker.process.pid, "exit_kind": worker.exit.kind}
         row |= {"exit_signal": worker.exit.signal, "exit_code": worker.exit.code, "message": worker.exit.message}
         self._emit(worker.spec, row)
@@ -168,7 +174,8 @@ class Agent:
             worker.process.wait()
             self._reap(worker)
 
-    def _report(self, stored: Stored) -> None:
+    def _report(self, stored: Stored) -> bool:
+        """Write what is; False when the placement changed meanwhile."""
         members = tuple(
             MemberStatus(
                 rank=worker.spec.rank,
@@ -188,14 +195,16 @@ class Agent:
             message=self._message,
         )
         if status == self._reported:
-            return
+            return True
         try:
             self._state.report(
-                "Placement", self.namespace, self.job, status.model_dump(mode="json"), expect=stored.version
+                PLACEMENT, self.namespace, self.job, status.model_dump(mode="json"), expect=stored.version
             )
-            self._reported = status
-        except (Conflict, NotFound):
+        except Conflict:
             log.info("the placement changed meanwhile; reporting on the new one next")
+            return False
+        self._reported = status
+        return True
 
     def _emit(self, spec: WorkerSpec, row: dict[str, object]) -> None:
         if self._emitter is None:
@@ -214,13 +223,18 @@ def _innocent(exit_: WorkerExit | None) -> bool:
     return exit_ is not None and exit_.kind in ("done", "peer_lost")
 
 
-def _exit_of(code: int, message: str) -> WorkerExit:
+def exit_of(code: int, message: str) -> WorkerExit:
+    """What a return code as `Popen` gives it means; `message`: the worker's last words."""
     kind = next((kind for kind, exit_code in EXIT_CODES.items() if exit_code == code), None)
     if kind is not None:
         return WorkerExit(kind=kind, code=code, message=message)
     if code < 0:
-        name = signal.Signals(-code).name
-        return WorkerExit(kind="crashed", signal=-code, message=f"killed by {name}")
+        said = f"killed by {signal_name(-code)}"
+        # Who is killed from outside had no time to say why; what a program that breaks says last is the reason.
+        outside = -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        return WorkerExit(
+            kind="crashed", signal=-code, message=said if outside or not message else f"{said}: {message}"
+        )
     return WorkerExit(kind="crashed", code=code, message=message or f"exit code {code}")
 
 

@@ -1,58 +1,50 @@
 """The controller of one job: observe, decide, act, until what is desired is so.
 
 Everything it needs to go on lies in state and in the run directory, written whole, so that it may be
-killed anywhere and started again. It draws nothing: a `Listener` hears of changes. Planning and
-evaluation load torch and are children; workers belong to the agent and outlive it.
+killed anywhere and started again. It draws nothing: a `Listener` hears of changes. How each step is done
+is `daemons.steps`'s; what is next is decided by `cluster.decide`.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from phalanx.admission import gate_1, gate_2
 from phalanx.cluster import (
     Action,
-    Key,
+    JobNotFound,
     Observed,
     StoredJob,
-    controller_lease,
     decide,
-    place,
     read_job,
     read_placement,
     report_status,
+    set_suspend,
     stop_placement,
-    worker_specs,
-    write_placement,
 )
-from phalanx.daemons.agent import CONTROLLER_TIMEOUT_S
-from phalanx.daemons.words import last_words
+from phalanx.daemons.agent import CONTROLLER_TIMEOUT_S, agent_lease
+from phalanx.daemons.hold import ControlLost, Hold, open_state
+from phalanx.daemons.run_dir import RunDir
+from phalanx.daemons.steps import Steps
 from phalanx.events import Context, Emitter
-from phalanx.foundation import Home, PhalanxError, ensure_private_directory, write_atomic
-from phalanx.host import facts_of_host
-from phalanx.host.processes import is_alive, own_identity, start, terminate
-from phalanx.job import Decision, Job, JobStatus, Plan
-from phalanx.pages import write_report
+from phalanx.foundation import PhalanxError
+from phalanx.job import Job, JobStatus
 from phalanx.state import Conflict, SqliteState
 
-LEASE_S = 15.0
 TICK_S = 0.1
-AGENT_START_S = 30.0
 
 log = logging.getLogger(__name__)
 
 
-class ControllerBusy(PhalanxError):
-    """Another process controls the job."""
+class JobGone(PhalanxError):
+    """The job was deleted, or made anew, while it was being controlled."""
 
 
 class Listener(Protocol):
@@ -64,178 +56,128 @@ class Listener(Protocol):
     def acting(self, action: Action) -> None:
         """The controller begins something that takes a while."""
 
+    def stopping(self) -> None:
+        """An interrupt asked for a stop, and it is on its way."""
+
     def tick(self, job: Job) -> None:
         """Called about ten times a second."""
 
 
 @dataclass
-class _Child:
-    """A step that runs as a process of its own."""
-
-    step: str
-    process: subprocess.Popen[bytes]
-    errors: Path
-    began: float
-
-
-@dataclass
 class Controller:
-    """Controls one job. `run` returns its final form. `flush_events` makes emitted rows readable in the store."""
+    """Controls the job of `hold`; `run` returns its final form.
 
-    home: Home
-    key: Key
+    `flush_events` makes the rows that were emitted readable in the store.
+    `stop_requested` may be set at any time, by a signal handler too.
+    """
+
+    hold: Hold
     listener: Listener
     flush_events: Callable[[], None] = lambda: None
     controller_timeout_s: float = CONTROLLER_TIMEOUT_S
-    _failures: dict[str, str] = field(default_factory=dict)
-    _child: _Child | None = None
-    _agent: subprocess.Popen[bytes] | None = None
-    _agent_began: float = 0.0
+    stop_requested: bool = False
+    _stop_said: bool = field(default=False, init=False)
 
     def run(self) -> Job:
-        """Raises ControllerBusy when another process controls the job, StateError and StorageError."""
-        self._state = SqliteState(self.home.state_db, is_alive=is_alive)
-        self._identity = own_identity()
-        if self._state.lease(controller_lease(self.key), self._identity, LEASE_S) is None:
-            raise ControllerBusy(f"job {'/'.join(self.key)} is controlled by another process already")
-        job = read_job(self._state, *self.key).job
-        self._run_dir = ensure_private_directory(self.home.run_dir(*self.key, job.status.attempt))
-        ensure_private_directory(self._run_dir / "logs")
-        context = Context(os.uname().nodename, self.key[0], job.metadata.uid, job.status.attempt, program="controller")
-        self._emitter = Emitter(self.home.spool_dir, context)
-        leased = time.monotonic()
+        """Raises JobNotFound, JobGone, ControlLost, StateError and StorageError; workers end by themselves then."""
+        with contextlib.ExitStack() as stack:
+            self._state = open_state(self.hold.home)
+            stack.callback(self._state.close)
+            job = read_job(self._state, *self.hold.key).job
+            attempt = self._attempt = (job.metadata.uid, job.status.attempt)
+            files = RunDir.open(self.hold.home.run_dir(*self.hold.key, job.status.attempt))
+            files.forget_refusals()
+            host = os.uname().nodename
+            context = Context(host, self.hold.key[0], *attempt, program="controller")
+            self._emitter = Emitter(self.hold.home.spool_dir, context)
+            stack.callback(self._emitter.close)
+            agent = f"{host}-{job.metadata.uid[:8]}-{job.status.attempt}"
+            self._steps = Steps(self.hold, files, agent, self._emitter, self.flush_events, self.controller_timeout_s)
+            stack.callback(self._steps.end_child)
+            try:
+                return self._loop()
+            except (ControlLost, JobGone):
+                raise
+            except PhalanxError:  # state or disk fail: do not let the workers wait a minute to find out
+                end_agent(self._state, agent)
+                raise
+
+    def _loop(self) -> Job:
+        while True:
+            self.hold.check(self._state)
+            if self.stop_requested and not self._stop_said:
+                self._stop_said = True
+                self.listener.stopping()
+                set_suspend(self._state, self.hold.key, True)
+                stop_placement(self._state, self.hold.key)  # at once: whoever is impatient may end this process next
+            stored = self._read()
+            status, action = decide(self._observe(stored), time.time_ns())
+            status = status.model_copy(update={"run_dir": str(self._steps.files.path)})
+            if status != stored.job.status and not self._write(stored, status):
+                continue
+            job = stored.job.model_copy(update={"status": status})
+            if action.name == "finish":
+                return job
+            self._act(job, action)
+            self.listener.tick(job)
+            time.sleep(TICK_S)
+
+    def _read(self) -> StoredJob:
+        key = "/".join(self.hold.key)
         try:
-            while True:
-                if time.monotonic() - leased > LEASE_S / 5:
-                    self._state.lease(controller_lease(self.key), self._identity, LEASE_S)
-                    leased = time.monotonic()
-                stored = read_job(self._state, *self.key)
-                status, action = decide(self._observe(stored), time.time_ns())
-                if status != stored.job.status and not self._write(stored, status):
-                    continue
-                job = stored.job.model_copy(update={"status": status})
-                if action.name == "finish":
-                    return job
-                self._act(job, action)
-                self.listener.tick(job)
-                time.sleep(TICK_S)
-        finally:
-            if self._child is not None:
-                terminate(self._child.process, 2.0)
-            self._emitter.close()
-            self._state.release(controller_lease(self.key), self._identity)
+            stored = read_job(self._state, *self.hold.key)
+        except JobNotFound:
+            raise JobGone(f"job {key} was deleted while it was under way") from None
+        if (stored.job.metadata.uid, stored.job.status.attempt) != self._attempt:
+            raise JobGone(f"job {key} was replaced by another one of its name while it was under way")
+        return stored
 
     def _observe(self, stored: StoredJob) -> Observed:
-        self._reap()
-        placement = read_placement(self._state, self.key)
-        if placement is not None and placement.placement.attempt != stored.job.status.attempt:
+        steps, files = self._steps, self._steps.files
+        steps.reap()
+        placement = read_placement(self._state, self.hold.key)
+        self._placement_version = placement.version if placement else 0
+        if placement is not None and (placement.placement.job_uid, placement.placement.attempt) != self._attempt:
             placement = None
         report = stored.job.status.report
         return Observed(
             job=stored.job,
-            gate_1=self._read_decision(1),
-            plan=self._read_plan(),
-            gate_2=self._read_decision(2),
+            gate_1=files.decision(1),
+            plan=files.plan(),
+            gate_2=files.decision(2),
             placement=placement.placement if placement else None,
             placement_stopping=placement.stopping if placement else False,
             placement_status=placement.status if placement else None,
-            agent_alive=self._state.holder(f"agent/{self._agent_name(stored.job)}") is not None,
-            evaluation="done" if self._file("evaluation.json").exists() else self._result("evaluate"),
-            report="done" if report and Path(report).exists() else self._result("report"),
-            failures=tuple(self._failures.items()),
+            agent_alive=self._state.holder(agent_lease(steps.agent)) is not None or steps.agent_is_starting(),
+            evaluation="done" if files.is_evaluated() else steps.result("evaluate"),
+            report="done" if report and Path(report).exists() else steps.result("report"),
+            failures=tuple(steps.failures.items()),
         )
 
     def _act(self, job: Job, action: Action) -> None:
         """Do or begin one step. Each may be repeated."""
-        if self._child is not None:
-            if self._child.step != action.name:  # a stop came while a child was at work
-                terminate(self._child.process, 2.0)
-                self._child = None
+        if self._steps.is_busy_with(action.name):
             return
         if action.name != "wait":
             self.listener.acting(action)
         try:
-            match action.name:
-                case "admit":
-                    self._decided(1, gate_1(job))
-                case "plan":
-                    write_atomic(self._file("job.json"), job.model_dump_json(by_alias=True, indent=1))
-                    self._begin("plan", "phalanx.planning", "--spool", str(self.home.spool_dir))
-                case "check_host":
-                    self._check_host(job)
-                case "place":
-                    self._place(job, action)
-                case "start_agent":
-                    self._start_agent(job)
-                case "stop_workers":
-                    stop_placement(self._state, self.key)
-                case "evaluate":
-                    self._begin("evaluate", "phalanx.evaluation", "--spool", str(self.home.spool_dir))
-                case "report":
-                    self._report(job)
-                case "wait" | "finish":
-                    pass
+            if action.name == "stop_workers":
+                stop_placement(self._state, self.hold.key)
+            elif action.name == "place":
+                self._steps.place(self._state, job, action, self._placement_version)
+            else:
+                self._steps.do(job, action)
+        except Conflict:
+            log.info("the placement changed meanwhile; looking again")
         except PhalanxError as error:
-            self._failures[action.name] = str(error)
+            if action.name == "stop_workers":  # nothing else is left to try
+                raise
+            self._steps.failures[action.name] = str(error)
             log.warning("%s: %s", action.name, error)
-
-    def _decided(self, gate: int, decision: Decision) -> None:
-        for finding in decision.findings:
-            row = finding.model_dump(include={"rule", "severity", "subject", "location", "evidence", "remedy"})
-            row |= {"finding_id": finding.id, "gate": gate, "verdict": decision.verdict}
-            self._emitter.emit("findings", row)
-        write_atomic(self._file(f"decision-{gate}.json"), decision.model_dump_json(by_alias=True, indent=1))
-
-    def _check_host(self, job: Job) -> None:
-        plan = self._read_plan()
-        assert plan is not None
-        facts = facts_of_host(self._run_dir)
-        for fact in facts.facts:
-            self._emitter.emit("host_facts", {"fact": fact.name, "value": fact.value, "evidence": fact.evidence})
-        self._decided(2, gate_2(job, plan, facts))
-
-    def _place(self, job: Job, action: Action) -> None:
-        plan = self._read_plan()
-        assert plan is not None
-        placement = place(job, plan, action.generation, self._agent_name(job))
-        workers = worker_specs(job, plan, placement, self._run_dir, self.home.spool_dir, action.fallback)
-        write_placement(self._state, self.key, placement, workers, self._run_dir)
-
-    def _start_agent(self, job: Job) -> None:
-        """Start the agent, once, and give it time to take its lease. It is nobody's child that matters."""
-        if self._agent is not None and time.monotonic() - self._agent_began < AGENT_START_S:
-            if self._agent.poll() in (None, 0):
-                return
-            words = last_words(self._run_dir / "logs" / "agent.log")
-            raise PhalanxError(f"the agent did not start: {words}", where=str(self._run_dir / "logs" / "agent.log"))
-        argv = [sys.executable, "-m", "phalanx.daemons.agent", "--home", str(self.home.root)]
-        argv += ["--namespace", self.key[0], "--job", self.key[1], "--name", self._agent_name(job)]
-        argv += ["--controller-timeout", str(self.controller_timeout_s)]
-        log_file = self._run_dir / "logs" / "agent.log"
-        self._agent = start(argv, env=os.environ, output=log_file, die_with_parent=False)
-        self._agent_began = time.monotonic()
-
-    def _report(self, job: Job) -> None:
-        self.flush_events()
-        path = write_report(self.home, job, self._run_dir)
-        stored = read_job(self._state, *self.key)
-        self._write(stored, stored.job.status.model_copy(update={"report": str(path)}))
-
-    def _begin(self, step: str, module: str, *arguments: str) -> None:
-        argv = [sys.executable, "-m", module, "--run-dir", str(self._run_dir), *arguments]
-        errors = self._run_dir / "logs" / f"{step}.log"
-        self._child = _Child(step, start(argv, env=os.environ, output=errors), errors, time.monotonic())
-
-    def _reap(self) -> None:
-        """Take note of a child that ended."""
-        if self._child is None or (code := self._child.process.poll()) is None:
             return
-        child, self._child = self._child, None
-        if code != 0:
-            self._failures[child.step] = _failure_words(child.errors, code)
-
-    def _result(self, step: str) -> str:
-        return "failed" if step in self._failures else "missing"
+        if action.name == "report":
+            stored = self._read()
+            self._write(stored, stored.job.status.model_copy(update={"report": str(self._steps.files.report)}))
 
     def _write(self, stored: StoredJob, status: JobStatus) -> bool:
         """Write a status and say it; False when the job changed meanwhile."""
@@ -254,27 +196,10 @@ class Controller:
         self.listener.changed(stored.job.model_copy(update={"status": status}))
         return True
 
-    def _agent_name(self, job: Job) -> str:
-        return f"{os.uname().nodename}-{job.metadata.uid[:8]}-{job.status.attempt}"
 
-    def _file(self, name: str) -> Path:
-        return self._run_dir / name
-
-    def _read_plan(self) -> Plan | None:
-        path = self._file("plan.json")
-        return Plan.model_validate_json(path.read_bytes()) if path.exists() else None
-
-    def _read_decision(self, gate: int) -> Decision | None:
-        path = self._file(f"decision-{gate}.json")
-        return Decision.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
-def _failure_words(log_file: Path, code: int) -> str:
-    """What a child said at its end: its JSON error line, else its last words."""
-    words = last_words(log_file)
-    try:
-        document = json.loads(words)
-        message, remedy = document["message"], document.get("remedy", "")
-    except (ValueError, KeyError, TypeError):
-        return f"{words or f'exit code {code}'} (log: {log_file})"
-    return f"{message} (to do: {remedy})" if remedy else str(message)
+def end_agent(state: SqliteState, agent: str) -> None:
+    """Ask an agent to have its workers checkpoint and to end; nothing when there is none."""
+    with contextlib.suppress(PhalanxError, ProcessLookupError):
+        held = state.holder(agent_lease(agent))
+        if held is not None:
+            os.kill(int(held.holder.partition("@")[0]), signal.SIGTERM)

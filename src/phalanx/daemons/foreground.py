@@ -6,55 +6,34 @@ controller makes it so; a second one leaves at once, and the agent finishes the 
 
 from __future__ import annotations
 
-import logging
 import signal
-from collections.abc import Callable
 from types import FrameType
 
-from phalanx.cluster import Key, set_suspend
 from phalanx.daemons.agent import CONTROLLER_TIMEOUT_S
 from phalanx.daemons.collector import CollectorThread
 from phalanx.daemons.controller import Controller, Listener
-from phalanx.foundation import Home
-from phalanx.host.processes import is_alive
+from phalanx.daemons.hold import Hold
 from phalanx.job import Job
-from phalanx.state import SqliteState
-
-log = logging.getLogger(__name__)
 
 
-def open_state(home: Home) -> SqliteState:
-    """The home's desired state, in which a lease ends with the process that holds it."""
-    return SqliteState(home.state_db, is_alive=is_alive)
-
-
-def control(
-    home: Home,
-    key: Key,
-    listener: Listener,
-    *,
-    stopping: Callable[[], None] = lambda: None,
-    controller_timeout_s: float = CONTROLLER_TIMEOUT_S,
-) -> Job:
+def control(hold: Hold, listener: Listener, *, controller_timeout_s: float = CONTROLLER_TIMEOUT_S) -> Job:
     """Control a job until it has ended and its report is written; returns it.
 
-    `stopping` is called when an interrupt (SIGINT, SIGTERM) asked for a stop. Raises KeyboardInterrupt at the second.
+    SIGINT or SIGTERM asks for a stop, the second one raises KeyboardInterrupt. Raises what Controller.run raises.
     """
-    interrupts = 0
+    collector = CollectorThread(hold.home)
+    controller = Controller(hold, listener, collector.flush, controller_timeout_s)
 
     def interrupted(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts > 1:
+        # Only this: the handler may run in the middle of a write to state, which would wait for itself.
+        if controller.stop_requested:
             raise KeyboardInterrupt
-        stopping()
-        set_suspend(open_state(home), key, True)
+        controller.stop_requested = True
 
     before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    collector = CollectorThread(home)
     collector.start()
     try:
-        return Controller(home, key, listener, collector.flush, controller_timeout_s).run()
+        return controller.run()
     finally:
         collector.stop()
         for number, handler in before.items():

@@ -1,8 +1,9 @@
-"""The last words of a process, for people: the end of its log."""
+"""How a process ended, for people: the end of its log, the name of a signal."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 TAIL_BYTES = 8192
@@ -17,3 +18,11 @@ def last_words(log_file: Path) -> str:
     except FileNotFoundError:
         return ""
     return next((line.strip()[:1000] for line in reversed(lines) if line.strip()), "")
+
+
+def signal_name(number: int) -> str:
+    """Such as SIGKILL; a real-time signal has no name of its own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

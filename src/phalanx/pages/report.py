@@ -78,7 +78,7 @@ def render(job: Job, files: RunFiles, history: History, log: LogTail | None = No
             charts=small_charts(history, steps),
             times=time_bars(history),
             memory=memory_bars(history, _carried_out(job, files.plan)),
-            fallback=_fallback(job),
+            fallback=job.status.fallback,
             scores=score_bars(files.evaluation) if files.evaluation is not None else None,
             metric=METRIC_NAMES.get(files.evaluation.metric, files.evaluation.metric) if files.evaluation else "",
             gates=[_gate(decision) for decision in files.decisions],
@@ -156,15 +156,9 @@ def _yaml_lines(text: str) -> list[tuple[str, str, str]]:
     return lines
 
 
-def _fallback(job: Job) -> int:
-    """Index of the plan's fallback that was carried out last; -1: the plan itself."""
-    condition = job.status.condition("Fallback")
-    digits = condition.reason.removeprefix("Plan") if condition is not None else ""
-    return int(digits) if digits.isdecimal() else -1
-
-
 def _carried_out(job: Job, plan: Plan | None) -> Plan | None:
-    index = _fallback(job)
+    """The plan, or the fallback of it that was carried out last."""
+    index = job.status.fallback
     return plan.fallbacks[index] if plan is not None and 0 <= index < len(plan.fallbacks) else plan
 
 
