@@ -80,6 +80,7 @@ class Store:
         file = f"{_PARTS}/{table}/{version:012d}-{secrets.token_hex(4)}.parquet"
         path = self.path(file)
         if not path.parent.is_dir():
+            ensure_private_directory(path.parent.parent)
             ensure_private_directory(path.parent)
             with writing(path.parent):
                 sync_directory(path.parent.parent)
