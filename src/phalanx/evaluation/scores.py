@@ -119,7 +119,7 @@ def _score(metric: Metric, answers: Answers, sizes: NDArray[np.int64]) -> Score:
     if metric == "top1":
         value = TopK(1, round(answers.amounts.sum()), int(sizes.sum())).value
     else:
-        value = BitsPerByte.of(answers.amounts, int(sizes.sum())).value
+        value = BitsPerByte.of(answers.amounts.tolist(), int(sizes.sum())).value
     error = ratio_error(_in_units(metric, answers.amounts), sizes)
     return Score(answers.name, value, error, answers.sees_more, answers.note)
 
