@@ -36,9 +36,9 @@ TICK_S = 0.1
 # Its process is the lease: whoever looks sees whether it lives. One that is merely paused still owns its workers,
 # so the lease must not run out under it, or a second agent would start theirs a second time.
 LEASE_S = 365 * 86400.0
-PEER_GRACE_S = 5.0
-CHECKPOINT_GRACE_S = 60.0
 CONTROLLER_TIMEOUT_S = 60.0
+CHECKPOINT_GRACE_S = 60.0  # from the signal to the end of a step and of writing a checkpoint
+PEER_GRACE_S = 5.0  # from the end of one rank to that of the others, which see it by themselves in about one
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ class Agent:
     job: str
     name: str
     controller_timeout_s: float = CONTROLLER_TIMEOUT_S
+    checkpoint_grace_s: float = CHECKPOINT_GRACE_S
+    peer_grace_s: float = PEER_GRACE_S
     stop_requested: bool = False
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _generation: int = field(default=0, init=False)
@@ -127,7 +129,7 @@ class Agent:
         alive = [worker for worker in self._workers if worker.exit is None]
         if alive and stopping and not self._stop_signalled:
             self._stop_signalled = True
-            self._end_within(CHECKPOINT_GRACE_S)
+            self._end_within(self.checkpoint_grace_s)
             for worker in alive:
                 signal_group(worker.process.pid, signal.SIGTERM)
         if alive and time.monotonic() > self._end_by:
@@ -158,7 +160,7 @@ class Agent:
             return
         worker.exit = exit_of(code, last_words(worker.log_file))
         # The others cannot go on without it. They are patient with one that ended as it should: they are about to.
-        self._end_within(CHECKPOINT_GRACE_S if worker.exit.kind in ("done", "preempted") else PEER_GRACE_S)
+        self._end_within(self.checkpoint_grace_s if worker.exit.kind in ("done", "preempted") else self.peer_grace_s)
         first = self._workers[self._first_exit].exit if self._first_exit is not None else None
         if first is None or (_innocent(first) and not _innocent(worker.exit)):
             self._first_exit = self._workers.index(worker)
