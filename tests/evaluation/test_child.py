@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -90,7 +91,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_document(decoder: Trained, tmp_
     try:
         directory = disk / "run"
         shutil.copytree(decoder.directory, directory)
-        with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb", buffering=0) as filler:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while filler.write(b"x" * 4096):
                 pass
         done = evaluate(directory, tmp_path / "spool", decoder.cache)

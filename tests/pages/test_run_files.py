@@ -39,6 +39,16 @@ def test_damaged_files_are_named_and_the_others_read(tmp_path: Path, content: by
     assert files.decisions == (decisions()[0],)
 
 
+def test_a_baseline_that_sees_more_than_the_model_is_shown_and_is_no_opponent() -> None:
+    document = masked_evaluation()
+    document["baselines"][-1]["sees_more"] = True
+    evaluation = parse_evaluation(document)
+    assert evaluation is not None
+    assert evaluation.strongest is not None
+    assert evaluation.strongest.name == "left"
+    assert [score.name for score in evaluation.scores if score.sees_more] == ["both"]
+
+
 def test_the_strongest_baseline_is_the_largest_where_more_is_better() -> None:
     evaluation = parse_evaluation(masked_evaluation())
     assert evaluation is not None

@@ -27,11 +27,12 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07?")
 
 @dataclass(frozen=True)
 class Score:
-    """One value of the evaluation's metric."""
+    """One value of the evaluation's metric. `sees_more`: a baseline that is shown what the model is not."""
 
     name: str
     value: float
     is_baseline: bool
+    sees_more: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Evaluation:
 
     @property
     def strongest(self) -> Score | None:
-        """The baseline that is hardest to beat."""
-        baselines = [score for score in self.scores if score.is_baseline and math.isfinite(score.value)]
+        """The baseline that is hardest to beat, of those that saw no more than the model."""
+        opponents = [score for score in self.scores if score.is_baseline and not score.sees_more]
+        baselines = [score for score in opponents if math.isfinite(score.value)]
         best = min if self.less_is_better else max
         return best(baselines, key=lambda score: score.value) if baselines else None
 
@@ -148,7 +150,7 @@ def parse_evaluation(document: object) -> Evaluation | None:
         return None
     scores = [Score("this model", value, False)]
     scores += [
-        Score(str(item.get("name", "?")), baseline, True)
+        Score(str(item.get("name", "?")), baseline, True, item.get("sees_more") is True)
         for item in _list(document.get("baselines"))
         if isinstance(item, dict) and (baseline := _number(item.get("value"))) is not None
     ]
