@@ -1,0 +1,126 @@
+"""Starts the ranks of a benchmark's job as child processes and gathers what each says it measured.
+
+A side of a benchmark is a module with `main(orders)`, started as `python -m benchmarks.<side> ORDERS` on every
+rank, with the environment that an agent gives its workers and that torchrun gives its own. A rank prints one
+line of JSON last: its Window. Knows nothing of what is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 1800
+
+
+class RankFailed(Exception):
+    """A rank ended badly; the message has its last words."""
+
+
+class Instant(NamedTuple):
+    """A moment by two clocks, in seconds: of the wall, and of the processors for all threads of this process."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Instant:
+        return cls(time.perf_counter(), time.process_time())
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one rank did in the steps that count: real tokens read, places of its batches, and how long it took.
+
+    `seconds` of the wall and `cpu_seconds` of all its threads; `loss`: mean of the run in nats, to see that it learns.
+    """
+
+    tokens: int
+    places: int
+    seconds: float
+    cpu_seconds: float
+    loss: float
+
+    def say(self) -> None:
+        """Print it for `run_ranks` and end; gloo now and then aborts a process that ends in the ordinary way."""
+        print(json.dumps(asdict(self)), flush=True)
+        os._exit(0)
+
+
+def environment(rank: int, size: int, rendezvous: Path, port: int) -> dict[str, str]:
+    """One thread a rank, everything on loopback."""
+    return os.environ | {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "PHALANX_RENDEZVOUS": str(rendezvous),
+        "PHALANX_GENERATION": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def run_ranks(side: str, orders: Mapping[str, object], size: int, scratch: Path) -> list[Window]:
+    """Run `benchmarks.<side>` with `orders` on `size` ranks; the Window of each. Raises RankFailed."""
+    tag = os.urandom(4).hex()
+    file = scratch / f"orders-{tag}.json"
+    file.write_text(json.dumps(orders))
+    port = _free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{side}", str(file)],
+            cwd=ROOT,
+            env=environment(rank, size, scratch / f"rendezvous-{tag}", port),
+            stdout=subprocess.PIPE,
+            stderr=(scratch / f"{side}-{tag}-rank-{rank}.log").open("wb"),
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for rank, process in enumerate(processes):
+        if process.returncode != 0:
+            words = (scratch / f"{side}-{tag}-rank-{rank}.log").read_text(errors="replace").strip()
+            raise RankFailed(f"{side}, rank {rank} ended with {process.returncode}:\n{words[-3000:]}")
+    return [Window(**json.loads(output.strip().splitlines()[-1])) for output in outputs]
+
+
+def tokens_per_second(windows: Sequence[Window]) -> float:
+    """Real tokens of all ranks over the time of the slowest."""
+    return sum(window.tokens for window in windows) / max(window.seconds for window in windows)
+
+
+def tokens_per_cpu_second(windows: Sequence[Window]) -> float:
+    """The same over processor time: what a busy machine disturbs least."""
+    return sum(window.tokens for window in windows) / sum(window.cpu_seconds for window in windows)
+
+
+def padding_share(windows: Sequence[Window]) -> float:
+    """Places of the batches that hold no token, 0 to 1."""
+    return 1 - sum(window.tokens for window in windows) / sum(window.places for window in windows)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
