@@ -1,7 +1,7 @@
 """A small GPT that learns fast: rotary positions, pre-norm without weights, normed queries and keys, squared ReLU.
 
-No biases. Each branch begins as nothing (its last matrix is zero), so a fresh model guesses uniformly and
-its first steps are stable. Knows no tokenizer; `generation` draws text from it.
+No biases. Each branch begins as nothing (its last matrix is zero, and so is the head), so a fresh model guesses
+uniformly and its first steps are stable. Knows no tokenizer; `generation` draws text from it.
 
 Su et al. 2021 (rotary), Zhang & Sennrich 2019 (RMSNorm), So et al. 2021 (squared ReLU),
 Henry et al. 2020 (normed queries and keys).
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
+from phalanx.models.cross_entropy import cross_entropy
 
 _BASE = 10_000.0
 
@@ -38,6 +41,15 @@ class Cache:
         return self.layers[layer]
 
 
+class Places(NamedTuple):
+    """What attention must know of where tokens are: cosine and sine [T, D / 2] of their positions, and the bias
+    [T, T] that hides what comes later (None for a single token)."""
+
+    cos: Tensor
+    sin: Tensor
+    bias: Tensor | None
+
+
 class Decoder(nn.Module):
     """Tokens int64 [B, T] to logits of the next ones."""
 
@@ -56,21 +68,32 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits float32 [B, T, V]. With a cache, `tokens` follow what it holds: any number of them if it is
         empty, else one; at most `sequence_length` altogether."""
-        start = 0 if cache is None else cache.length
-        end = start + tokens.shape[1]
-        turn = self.get_buffer("_cos")[start:end], self.get_buffer("_sin")[start:end]
-        hidden = F.dropout(_norm(self.embedding(tokens)), self.config.dropout, self.training)
-        for layer, block in enumerate(self.blocks):
-            hidden = block(hidden, turn, cache, layer)
-        if cache is not None:
-            cache.length = end
-        return self.head(_norm(hidden)).float()  # type: ignore[no-any-return]
+        return self._logits(tokens, cache).float()
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy of `tokens[:, 1:]` given those before each, summed (float32 scalar, nats), and their number."""
         tokens = batch["tokens"]
         targets = tokens[:, 1:].flatten()
-        return F.cross_entropy(self(tokens[:, :-1]).flatten(0, 1), targets, reduction="sum"), targets.shape[0]
+        return cross_entropy(self._logits(tokens[:, :-1], None).flatten(0, 1), targets), targets.shape[0]
+
+    def _logits(self, tokens: Tensor, cache: Cache | None) -> Tensor:
+        # Under autocast the whole stream is in half precision, else each matrix product would convert it anew.
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.embedding.weight.dtype
+        hidden = _norm(self.embedding(tokens)).to(dtype)
+        hidden = F.dropout(hidden, self.config.dropout, self.training)
+        places = self._places(0 if cache is None else cache.length, tokens.shape[1], dtype)
+        for layer, block in enumerate(self.blocks):
+            hidden = block(hidden, places, cache, layer)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        logits: Tensor = self.head(_norm(hidden))
+        return logits
+
+    def _places(self, start: int, length: int, dtype: torch.dtype) -> Places:
+        cos, sin = (self.get_buffer(name)[start : start + length].to(dtype) for name in ("_cos", "_sin"))
+        if length == 1:
+            return Places(cos, sin, None)
+        return Places(cos, sin, bias_of(torch.ones(length, length, dtype=torch.bool, device=cos.device).tril()))
 
 
 class Block(nn.Module):
@@ -90,21 +113,21 @@ class Block(nn.Module):
         for matrix in (self.attention_out, self.mlp_out):
             nn.init.zeros_(matrix.weight)
 
-    def forward(self, hidden: Tensor, turn: tuple[Tensor, Tensor], cache: Cache | None, layer: int) -> Tensor:
-        """[B, T, H] to the same. `turn`: cosine and sine [T, D / 2] of the positions."""
-        hidden = hidden + self._drop(self._attend(_norm(hidden), turn, cache, layer))
-        return hidden + self._drop(self.mlp_out(F.relu(self.mlp_in(_norm(hidden))).square()))
+    def forward(self, hidden: Tensor, places: Places, cache: Cache | None, layer: int) -> Tensor:
+        """[B, T, H] to the same."""
+        hidden = hidden + self._drop(self._attend(_norm(hidden), places, cache, layer))
+        return hidden + self._drop(self.mlp_out(squared_relu(self.mlp_in(_norm(hidden)))))
 
-    def _attend(self, hidden: Tensor, turn: tuple[Tensor, Tensor], cache: Cache | None, layer: int) -> Tensor:
+    def _attend(self, hidden: Tensor, places: Places, cache: Cache | None, layer: int) -> Tensor:
         rows, length, width = hidden.shape
         query, key, value = (
             part.view(rows, length, self._heads, -1).transpose(1, 2)
             for part in self.attention_in(hidden).split(width, dim=-1)
         )
-        query, key = rotate(_norm(query), *turn), rotate(_norm(key), *turn)
+        query, key = (rotate(_norm(part), places.cos, places.sin) for part in (query, key))
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        mixed = attend(query, key, value, places.bias)
         return self.attention_out(mixed.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
 
     def _drop(self, tensor: Tensor) -> Tensor:
@@ -114,7 +137,29 @@ class Block(nn.Module):
 def rotate(tensor: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn pairs (i, i + D / 2) of the last dimension of [..., T, D] by the angles of the positions, [T, D / 2]."""
     first, second = tensor.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(tensor.dtype)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def squared_relu(tensor: Tensor) -> Tensor:
+    """max(x, 0)^2, elementwise."""
+    result: Tensor = _SquaredReLU.apply(tensor)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """Keeps one tensor for backward and walks over it twice, where relu and square walk five times."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        positive = tensor.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        gradient: Tensor = outer[0] * positive
+        return gradient.mul_(2)
 
 
 def _norm(tensor: Tensor) -> Tensor:

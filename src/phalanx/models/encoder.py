@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
+from phalanx.models.cross_entropy import cross_entropy
 
 EPS = 1e-12
 _STD = 0.02
@@ -38,20 +40,23 @@ class Encoder(nn.Module):
 
     def predict(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
         """Logits float32 [M, V] at `positions`, int64 [M] into the flattened tokens."""
-        hidden = self.embedding(tokens) + self.positions(places(document))
-        hidden = F.dropout(self.norm(hidden), self.config.dropout, self.training)
-        same = (document[:, None, :, None] == document[:, None, None, :]) if tokens.shape[1] > 1 else None
-        for block in self.blocks[:-1]:
-            hidden = block(hidden, same)
-        hidden = self.blocks[-1](hidden, same, positions)
-        hidden = self.transform_norm(F.gelu(self.transform(hidden)))
-        return F.linear(hidden, self.embedding.weight, self.head_bias).float()
+        return self._logits(tokens, document, positions).float()
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy summed over the masked positions (float32 scalar, nats), and their number."""
         targets = batch["targets"]
-        logits = self.predict(batch["tokens"], batch["document"], batch["positions"])
-        return F.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]
+        logits = self._logits(batch["tokens"], batch["document"], batch["positions"])
+        return cross_entropy(logits, targets), targets.shape[0]
+
+    def _logits(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
+        hidden = self.embedding(tokens) + self.positions(places(document))
+        hidden = F.dropout(self.norm(hidden), self.config.dropout, self.training)
+        bias = bias_of(document[:, None, :, None] == document[:, None, None, :])
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, bias)
+        hidden = self.blocks[-1](hidden, bias, positions)
+        hidden = self.transform_norm(F.gelu(self.transform(hidden)))
+        return F.linear(hidden, self.embedding.weight, self.head_bias)
 
 
 class Block(nn.Module):
@@ -68,19 +73,17 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * hidden, hidden)
         self.mlp_norm = nn.LayerNorm(hidden, EPS)
 
-    def forward(self, hidden: Tensor, same: Tensor | None, only: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, bias: Tensor, only: Tensor | None = None) -> Tensor:
         """[B, T, H] to the same, or to [M, H] where `only`, int64 [M] into the flattened tokens, are wanted.
 
-        `same` bool [B, 1, T, T]: which pairs are of one document.
+        `bias` [B, 1, T, T] keeps attention inside a document.
         """
         rows, length, width = hidden.shape
         query, key, value = (
             part.view(rows, length, self._heads, -1).transpose(1, 2)
             for part in self.attention_in(hidden).split(width, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=same, dropout_p=self._dropout if self.training else 0.0
-        )
+        mixed = attend(query, key, value, bias, self._dropout if self.training else 0.0)
         mixed = mixed.transpose(1, 2).reshape(rows, length, width)
         if only is not None:
             hidden, mixed = (tensor.flatten(0, 1).index_select(0, only) for tensor in (hidden, mixed))

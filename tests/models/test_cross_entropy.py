@@ -1,0 +1,70 @@
+"""Cross-entropy in chunks against torch's own: value and gradient, in every precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phalanx.models import cross_entropy as subject
+from phalanx.models.cross_entropy import cross_entropy
+
+
+def drawn(rows: int, size: int, scale: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows * 1000 + size)
+    logits = (torch.randn(rows, size, generator=generator) * scale).to(dtype).requires_grad_()
+    return logits, torch.randint(size, (rows,), generator=generator)
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.sampled_from([0.0, 1.0, 100.0]), st.integers(1, 300))
+def test_value_and_gradient_are_torchs_for_any_chunk(rows, size, scale, chunk):
+    ours, targets = drawn(rows, size, scale, torch.float32)
+    theirs = ours.detach().clone().requires_grad_()
+    whole, subject._CHUNK = subject._CHUNK, chunk
+    try:
+        loss = cross_entropy(ours, targets)
+    finally:
+        subject._CHUNK = whole
+    expected = F.cross_entropy(theirs, targets, reduction="sum")
+    (loss / 7).backward()
+    (expected / 7).backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_logits_are_reckoned_with_in_float32():
+    logits, targets = drawn(64, 300, 3.0, torch.bfloat16)
+    loss = cross_entropy(logits, targets)
+    loss.backward()
+    exact = logits.detach().double().requires_grad_()
+    expected = F.cross_entropy(exact, targets, reduction="sum")
+    expected.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=0.01, atol=1e-5)
+
+
+def test_a_target_that_seems_impossible_costs_what_it_must():
+    """Its probability is zero in float32; the cost is not infinite."""
+    logits = torch.tensor([[0.0, 500.0, -500.0]], requires_grad=True)
+    loss = cross_entropy(logits, torch.tensor([2]))
+    loss.backward()
+    assert loss.item() == 1000.0
+    assert logits.grad.tolist() == [[0.0, 1.0, -1.0]]
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted():
+    logits, targets = drawn(8, 20, 1.0, torch.float32)
+    with torch.no_grad():
+        assert cross_entropy(logits, targets).grad_fn is None
+    assert cross_entropy(logits.detach(), targets).grad_fn is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_give_a_loss_that_is_none(bad):
+    logits = torch.zeros(3, 5)
+    logits[1, 2] = bad
+    assert not torch.isfinite(cross_entropy(logits, torch.tensor([0, 0, 0])))
