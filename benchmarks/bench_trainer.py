@@ -19,9 +19,10 @@ from benchmarks.harness import Comparison, MissingData, Options, Side, compare
 from benchmarks.jobs import plan_of
 from benchmarks.ranks import Window, padding_share, run_ranks, tokens_per_cpu_second, tokens_per_second
 from phalanx.data import Corpus, Loader, LoaderSpec, prepare
-from phalanx.job import Job
+from phalanx.job import Job, OptimizerSpec, ScheduleSpec, TrainingSpec, VocabularySpec, WorkersSpec, read_job
 from phalanx.models import ModelConfig, resolve
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "jobs" / "bert-tiny.yaml"
 PROCESSES = 2
 ENTRIES = (4096, 30522)
 """Of the model's vocabulary: one made for the text, and the size of the published BERT."""
@@ -36,27 +37,22 @@ Progress = Callable[[str], None]
 
 
 def job_of(entries: int, steps: int, global_batch: int) -> Job:
-    """examples/jobs/bert-tiny.yaml, with another vocabulary and fewer steps."""
-    training = {
-        "steps": steps,
-        "global_batch": global_batch,
-        "precision": "fp32",
-        "optimizer": {"name": "adamw", "lr": 1e-3},
-        "schedule": {"name": "linear", "warmup": 0},
-        "evaluate_every": steps,
-        "checkpoint_every": steps,
-    }
-    spec = {
-        "model": {"name": "bert-tiny", "objective": "masked-lm"},
-        "data": {
-            "source": "stdlib-docs",
-            "sequence_length": 128,
-            "vocabulary": {"kind": "wordpiece", "size": entries},
-        },
-        "training": training,
-        "workers": {"count": PROCESSES},
-    }
-    return Job.model_validate({"metadata": {"name": "bench-trainer"}, "spec": spec})
+    """examples/jobs/bert-tiny.yaml with AdamW in fp32, another vocabulary, and these steps only."""
+    job = read_job(EXAMPLE)
+    training = TrainingSpec(
+        steps=steps,
+        global_batch=global_batch,
+        precision="fp32",
+        optimizer=OptimizerSpec(name="adamw", lr=1e-3),
+        schedule=ScheduleSpec(name="linear", warmup=0),
+        evaluate_every=steps,
+        checkpoint_every=steps,
+    )
+    data = job.spec.data.model_copy(update={"vocabulary": VocabularySpec(kind="wordpiece", size=entries)})
+    workers = WorkersSpec(count=PROCESSES)
+    return job.model_copy(
+        update={"spec": job.spec.model_copy(update={"data": data, "training": training, "workers": workers})}
+    )
 
 
 def peer_arguments(job: Job, documents: int, accumulation: int, scratch: Path) -> dict[str, Any]:

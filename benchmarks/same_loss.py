@@ -88,7 +88,7 @@ def losses(config: ModelConfig, batch: Batch, pad_id: int) -> tuple[float, float
     ours.eval()
     theirs = BertForMaskedLM(BertConfig(**bert_values(config)))
     theirs.load_state_dict(translated(ours))
-    theirs.eval()
+    theirs.train(False)
     padded = unpacked(batch, pad_id)
     with torch.no_grad():
         loss_sum, count = ours.loss({name: torch.from_numpy(array) for name, array in batch.arrays.items()})  # type: ignore[operator]
