@@ -1,6 +1,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,14 @@ def test_progress_names_the_stages_in_order(encoder: Trained) -> None:
     evaluate(encoder.directory, encoder.cache, lambda stage, share: told.append((stage, share)))
     assert list(dict.fromkeys(stage for stage, _ in told))[-2:] == ["scoring", "writing"]
     assert all(0 <= share <= 1 for _, share in told)
+
+
+def test_the_room_is_light_until_it_is_used() -> None:
+    script = "import sys, phalanx.evaluation; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    import phalanx.evaluation as room
+
+    assert all(hasattr(room, name) for name in room.__all__)
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = room.nothing_such

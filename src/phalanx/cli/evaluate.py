@@ -47,8 +47,8 @@ def command(checkpoint: Path, home: Home, as_json: bool) -> None:
       phalanx evaluate RUN/checkpoints/step-00000300
       phalanx evaluate RUN --json > evaluation.json
     """
-    logging.basicConfig(level=logging.WARNING, format="! %(message)s")
     with _Progress(quiet=as_json) as progress:
+        logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
         progress("loading", 0.0)
         from phalanx.evaluation import evaluate
 
