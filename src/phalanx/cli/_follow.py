@@ -6,27 +6,32 @@ Everything goes to standard error: standard output is for programs, which get th
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phalanx.cluster import Action
 from phalanx.daemons.tail import JobTail
+from phalanx.daemons.words import last_words
 from phalanx.foundation import Home
-from phalanx.job import Job, Plan
+from phalanx.job import Condition, Job, Plan
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 PLAIN_EVERY_S = 10.0
 POLL_EVERY_S = 0.5
+# Steps that are children and say in their logs how far they are.
+_LOGS = {"preparing the data and planning": "plan.log", "evaluating beside the baselines": "evaluate.log"}
+_LOG_PREFIX = re.compile(r"^\S+ \S+ [A-Z]+ [\w.]+: ")
 _DOING = {
     "admit": "reading the data source",
     "plan": "preparing the data and planning",
     "check_host": "looking at the host",
     "place": "placing workers",
     "start_agent": "starting workers",
-    "stop_workers": "stopping workers at a checkpoint",
+    "stop_workers": "ending the workers",
     "evaluate": "evaluating beside the baselines",
     "report": "writing the report",
 }
@@ -57,7 +62,8 @@ class Follower:
         self._said: dict[str, str] = {}
         self._doing = ""
         self._latest: dict[str, Any] = {}
-        self._polled = self._printed = 0.0
+        self._child_said = ""
+        self._polled, self._printed = 0.0, time.monotonic()
 
     def __enter__(self) -> Follower:
         self._bar.start()
@@ -92,7 +98,7 @@ class Follower:
             self._said[condition.type] = words
             if condition.type == "Planned" and condition.status == "True":
                 self._say_plan(job)
-            elif condition.type == "Reported" or (condition.type == "Running" and job.status.phase == "Placed"):
+            elif _is_said_elsewhere(condition, job):
                 continue
             else:
                 mark = "x" if condition.status == "False" and job.status.phase == "Failed" else "-"
@@ -111,6 +117,25 @@ class Follower:
                 self.say(f"! damaged checkpoint {row.fields['path']}: {row.fields['message']}; using the one before")
         if self._latest and job.status.phase in ("Running", "Placed"):
             self._draw_step(job)
+        elif self._doing in _LOGS:
+            words = last_words(Path(job.status.run_dir) / "logs" / _LOGS[self._doing])
+            self._draw_child(_LOG_PREFIX.sub("", words)[:80])
+
+    def _draw_child(self, words: str) -> None:
+        """How far a step is. A failure's last line, which is JSON, is for the controller to say."""
+        if words.startswith("{"):
+            return
+        self._bar.update(self._task, words=words)
+        if words != self._child_said and self._is_time_for_a_line():
+            self._child_said = words
+            self.say(f"  {words}")
+
+    def _is_time_for_a_line(self) -> bool:
+        """Where no bar is drawn, progress is a line now and then."""
+        if self._console.is_terminal or time.monotonic() - self._printed < PLAIN_EVERY_S:
+            return False
+        self._printed = time.monotonic()
+        return True
 
     def _say_plan(self, job: Job) -> None:
         plan = Plan.model_validate_json((Path(job.status.run_dir) / "plan.json").read_bytes())
@@ -137,9 +162,15 @@ class Follower:
         self._bar.update(
             self._task, description=f"step {row['step']}/{total}", total=total, completed=row["step"], words=words
         )
-        if not self._console.is_terminal and time.monotonic() - self._printed > PLAIN_EVERY_S:
-            self._printed = time.monotonic()
+        if self._is_time_for_a_line():
             self.say(f"  step {row['step']}/{total}  {words}")
+
+
+def _is_said_elsewhere(condition: Condition, job: Job) -> bool:
+    """By the last line, by the restart that follows, or by the condition Trained."""
+    if condition.type != "Running" or condition.status == "True":
+        return condition.type == "Reported" and condition.status == "True"
+    return job.status.phase in ("Placed", "Evaluating")
 
 
 def duration(seconds: float) -> str:

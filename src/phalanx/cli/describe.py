@@ -32,6 +32,8 @@ def command(kind: str, name: str, namespace: str, home: Home, as_json: bool) -> 
     state, key = open_state(home), (namespace, name)
     job = read_job(state, *key).job
     placement = read_placement(state, key)
+    if placement is not None and placement.placement.attempt != job.status.attempt:  # of the attempt before
+        placement = None
     held = state.holder(controller_lease(key))
     if as_json:
         document = job.model_dump(mode="json", by_alias=True)

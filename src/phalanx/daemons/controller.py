@@ -103,6 +103,7 @@ class Controller:
                 raise
 
     def _loop(self) -> Job:
+        self.listener.changed(self._read().job)  # who begins to listen hears how things stand
         while True:
             self.hold.check(self._state)
             if self.stop_requested and not self._stop_said:
