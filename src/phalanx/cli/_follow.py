@@ -148,7 +148,7 @@ class Follower:
         )
         self.say(f"  {job.spec.training.steps} steps: about {duration(seconds)} of training, then evaluation")
         for demand in plan.not_enforced:
-            self.say(f"  not enforced: {demand}")
+            self.say(f"  {demand}")
 
     def _say_validation(self, row: dict[str, Any]) -> None:
         bits = row.get("bits_per_byte")
