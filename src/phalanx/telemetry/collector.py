@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import time
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ class Collector:
         """The spool's files with their sizes; the size of one that has ended is final."""
         files = list_files(self._spool_dir)
         found = []
-        for file, after in zip(files, [*files[1:], None], strict=True):
+        for file, after in itertools.zip_longest(files, files[1:]):
             with contextlib.suppress(FileNotFoundError):
                 before = file.path.stat()
                 # A young empty file may be one whose writer has not locked it yet.
@@ -167,7 +168,9 @@ class Collector:
         now = time.time()
         for spooled in found:
             file, at = spooled.file, manifest.sources.get(spooled.file.source, Position())
-            whole = file.number < at.number or (file.number == at.number and spooled.size <= at.offset)
+            whole = (
+                spooled.size == 0 or file.number < at.number or (file.number == at.number and spooled.size <= at.offset)
+            )
             if spooled.ended and whole and now - spooled.modified >= self._keep_spool_s:
                 with contextlib.suppress(OSError):
                     file.path.unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from phalanx.telemetry.errors import StoreDamaged
@@ -33,13 +33,14 @@ class Part:
 class Position:
     """How far a source has been read: its last `seq`, and the `offset` in bytes in its file of that `number`.
 
-    `corrupt`: lines after the last row that were no rows, not yet told as lost.
+    `corrupt`: lines after the last row that were no rows, not yet told as lost. `closed`: that row was its goodbye.
     """
 
     seq: int = 0
     number: int = 0
     offset: int = 0
     corrupt: int = 0
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ def encode(manifest: Manifest) -> bytes:
         "version": manifest.version,
         "epoch": manifest.epoch,
         "told": manifest.told,
-        "tables": {name: [asdict(part) for part in parts] for name, parts in manifest.tables.items()},
+        "tables": {name: [vars(part) for part in parts] for name, parts in manifest.tables.items()},
         # A list and not an object: there is one for every process of every run.
-        "sources": [[name, at.seq, at.number, at.offset, at.corrupt] for name, at in manifest.sources.items()],
-        "retired": [asdict(old) for old in manifest.retired],
+        "sources": [
+            [name, at.seq, at.number, at.offset, at.corrupt, at.closed] for name, at in manifest.sources.items()
+        ],
+        "retired": [vars(old) for old in manifest.retired],
     }
     body = json.dumps(document, separators=(",", ":")).encode()
     return _HEAD + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _END

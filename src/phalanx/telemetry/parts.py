@@ -111,7 +111,7 @@ def load(path: Path, sha256: str) -> pa.Table | None:
         return None
     if hashlib.sha256(data).hexdigest() != sha256:
         return None
-    return pq.read_table(pa.BufferReader(data))
+    return pq.read_table(pa.BufferReader(data), use_threads=False)
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:

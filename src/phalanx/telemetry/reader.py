@@ -84,7 +84,7 @@ class Reader:
     def counts(self) -> dict[str, int]:
         """Rows of each declared table. Raises StoreDamaged."""
         manifest = self._refresh()
-        self._check(manifest, frozenset(), rest=True)
+        self._check(manifest, frozenset())
         return {name: sum(part.rows for part in self._good(manifest, name)) for name in TABLES}
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class Reader:
         for left in reversed(range(TRIES)):
             manifest = self._refresh()
             mentioned = frozenset(name for name in TABLES if name in sql.lower())
-            self._check(manifest, mentioned, rest=True)
+            self._check(manifest, mentioned)
             try:
                 return self._run(self._open(manifest), sql, limit)
             except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -109,7 +109,7 @@ class Reader:
                 self._sound.clear()
                 known = len(self._damaged)
                 moved = self._refresh() is not manifest
-                self._check(self._refresh(), frozenset(TABLES), rest=True)
+                self._check(self._refresh(), frozenset(TABLES))
                 if not left or not (moved or len(self._damaged) > known):
                     raise _explained(error, mentioned) from error
         raise AssertionError("unreachable")
@@ -142,11 +142,11 @@ class Reader:
             self._manifest, self._connection = manifest, None
         return self._manifest
 
-    def _check(self, manifest: Manifest, whole: frozenset[str], *, rest: bool) -> None:
-        """Look for damaged parts: read those of the tables `whole` once, and look at the sizes of the `rest`."""
+    def _check(self, manifest: Manifest, whole: frozenset[str]) -> None:
+        """Look for damaged parts: read those of the tables `whole` once, look at the sizes of the others."""
         for table in TABLES:
             for part in manifest.tables.get(table, ()):
-                if part.file in self._sound or part.file in self._damaged or not (rest or table in whole):
+                if part.file in self._sound or part.file in self._damaged:
                     continue
                 path = self._store.path(part.file)
                 reason = parts.fault(path, part.bytes, part.sha256 if table in whole else None)
@@ -200,13 +200,13 @@ def _explained(error: Exception, mentioned: frozenset[str]) -> QueryError:
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     message = re.sub(r"^[A-Za-z ]+ Error: ", "", first)
     remedy = "`phalanx events tables` lists tables, `phalanx events tables TABLE` the columns of one"
-    wanted = re.search(r'(?:Table with name|column) "?(\w+)"?', message)
+    wanted = re.search(r'(Table with name|[Cc]olumn named|[Cc]olumn) "?(\w+)"?', message)
     if isinstance(error, duckdb.PermissionException):
         message, remedy = "a query reads the tables of the store, and no files", "write a SELECT over its tables"
     elif isinstance(error, duckdb.OutOfMemoryException):
         message, remedy = f"the query needs more than {MEMORY} of memory", "ask for fewer rows or columns"
     elif wanted is not None:
         columns = {column.name for table in mentioned for column in parts.COLUMNS[table]}
-        near = nearest(wanted[1], TABLES if "Table" in wanted[0] else sorted(columns))
+        near = nearest(wanted[2], TABLES if "Table" in wanted[1] else sorted(columns))
         remedy = f"did you mean {near}? {remedy}" if near else remedy
     return QueryError(message, where="SQL", remedy=remedy)

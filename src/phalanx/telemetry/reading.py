@@ -36,7 +36,7 @@ class Reading:
     def take(self, source: str, lines: Iterable[SpoolRow | None]) -> None:
         """The next lines of a source; None is a line that is no row."""
         before = self.position(source)
-        last, corrupt = before.seq, before.corrupt
+        last, corrupt, closed = before.seq, before.corrupt, before.closed
         for line in lines:
             seq = line.context["seq"] if line is not None and line.context["source"] == source else 0
             if line is None or not 0 < seq < 1 << 63:
@@ -48,6 +48,7 @@ class Reading:
             if seq > last + 1:
                 self._lose(source, last + 1, seq - 1, "corrupt" if corrupt else "gap", line)
             last, corrupt = seq, 0
+            closed = line.table == "sources" and line.fields.get("event") == "closed"
             try:
                 values = values_of(line)
             except Unfit:
@@ -55,7 +56,7 @@ class Reading:
                 continue
             self.rows[line.table].append(values)
             self._about[source] = line
-        self.positions[source] = replace(before, seq=last, corrupt=corrupt)
+        self.positions[source] = replace(before, seq=last, corrupt=corrupt, closed=closed)
 
     def move(self, source: str, number: int, offset: int) -> None:
         """The source has been read up to there."""
@@ -64,8 +65,9 @@ class Reading:
     def finish(self, source: str) -> None:
         """No more will come: lines after the last row that were no rows are lost rows without a number."""
         at = self.position(source)
-        if at.corrupt:
+        if at.corrupt and not at.closed:
             self._losses.append((source, at.seq + 1, None, at.corrupt, "corrupt", None))
+        if at.corrupt:
             self.positions[source] = replace(at, corrupt=0)
 
     def tell(self, time_ns: int) -> None:

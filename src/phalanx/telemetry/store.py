@@ -21,7 +21,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from phalanx.foundation import ensure_private_directory, storage_error, sync_directory, write_atomic, writing
+from phalanx.foundation import (
+    StorageError,
+    ensure_private_directory,
+    storage_error,
+    sync_directory,
+    write_atomic,
+    writing,
+)
 from phalanx.telemetry import parts
 from phalanx.telemetry.errors import StoreDamaged, StoreFenced
 from phalanx.telemetry.manifest import Manifest, Part, decode, encode
@@ -80,11 +87,16 @@ class Store:
         file = f"{_PARTS}/{table}/{version:012d}-{secrets.token_hex(4)}.parquet"
         path = self.path(file)
         if not path.parent.is_dir():
-            ensure_private_directory(path.parent.parent)
-            ensure_private_directory(path.parent)
+            for directory in (self.directory, path.parent.parent, path.parent):
+                ensure_private_directory(directory)
             with writing(path.parent):
                 sync_directory(path.parent.parent)
-        write_atomic(path, data)
+        try:
+            write_atomic(path, data)
+        except StorageError:  # even if it is there: nobody will commit it
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         return Part(file, rows.num_rows, len(data), hashlib.sha256(data).hexdigest())
 
     def commit(self, manifest: Manifest) -> None:
