@@ -9,7 +9,8 @@ An HTML comment directly above a fence says what to do with it:
     <!-- skip: WHY -->    a python or yaml block that is not executed
 
 In a console block, lines after a command and before the next are its output; `...` stands for
-anything. A block without output only has to succeed.
+anything. A block without output only has to succeed. `~` is the document's directory, with the
+default home in it.
 """
 
 from __future__ import annotations
@@ -96,13 +97,23 @@ def as_process(words: tuple[str, ...]) -> list[str]:
     raise ValueError(f"an example may run phalanx, cat and ls, not {words[0]!r}")
 
 
+def environment(directory: Path) -> dict[str, str]:
+    """Of a person whose home directory is `directory`."""
+    return {**os.environ, "HOME": str(directory), "PHALANX_HOME": str(directory / ".phalanx")}
+
+
 def run_console(block: Example, directory: Path) -> None:
     """Run the commands of `block`; AssertionError says which did not do what the document shows."""
-    environment = {**os.environ, "PHALANX_HOME": str(directory / ".home"), "COLUMNS": "120", "NO_COLOR": "1"}
     for command in commands(block.text):
         shown = f"line {block.line}: $ {' '.join(command.words)}"
+        words = tuple(re.sub(r"^~(?=/|$)", str(directory), word) for word in command.words)  # as a shell does
         done = subprocess.run(
-            as_process(command.words), cwd=directory, env=environment, capture_output=True, text=True, check=False
+            as_process(words),
+            cwd=directory,
+            env=environment(directory) | {"COLUMNS": "120", "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode != 0) == block.fails, f"{shown}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
         if command.output.strip():
@@ -113,8 +124,12 @@ def run_console(block: Example, directory: Path) -> None:
 
 def run_python(block: Example, directory: Path) -> None:
     """Run a python block in a process of its own, in `directory`."""
-    environment = {**os.environ, "PHALANX_HOME": str(directory / ".home")}
     done = subprocess.run(
-        [sys.executable, "-c", block.text], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", block.text],
+        cwd=directory,
+        env=environment(directory),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"line {block.line}\n{done.stderr}"

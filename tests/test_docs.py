@@ -147,6 +147,13 @@ class TestTheReaderOfExamples:
         with pytest.raises(AssertionError, match="ZeroDivisionError"):
             run_python(Example("python", "1 / 0", 3), tmp_path)
 
+    def test_gives_a_document_a_home_directory_of_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "there.txt").write_text("found")
+        run_console(Example("console", "$ cat ~/there.txt\nfound\n", 1, "run"), tmp_path)
+        run_python(
+            Example("python", "from pathlib import Path; assert (Path.home() / 'there.txt').exists()", 1), tmp_path
+        )
+
     def test_runs_nothing_but_our_own_command(self) -> None:
         with pytest.raises(ValueError, match="rm"):
             as_process(("rm", "-rf", "/"))
