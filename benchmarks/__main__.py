@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import Comparison, MissingData, NotEqual, Options, save, table
+from benchmarks.ranks import RankFailed
 
 HERE = Path(__file__).parent
 
@@ -40,7 +41,7 @@ def progress(text: str) -> None:
 
 
 def main(given: list[str]) -> int:
-    """Exit code: 0 when each that ran measured what it should, 1 when two sides did not compute the same."""
+    """Exit code: 0 when each that ran measured what it should, 1 when a side failed or two did not compute the same."""
     parsed = arguments(given)
     data = os.environ.get("PHALANX_DATA")
     options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None)
@@ -55,7 +56,7 @@ def main(given: list[str]) -> int:
             found += module.run(options, progress)
         except MissingData as error:
             progress(f"{name}: left out: {error}")
-        except NotEqual as error:
+        except (NotEqual, RankFailed) as error:
             progress(f"{name}: FAILED: {error}")
             code = 1
     if found:
