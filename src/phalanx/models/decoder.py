@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
 from phalanx.models.cross_entropy import cross_entropy
+from phalanx.models.dropout import dropout
 
 _BASE = 10_000.0
 
@@ -80,7 +81,7 @@ class Decoder(nn.Module):
         # Under autocast the whole stream is in half precision, else each matrix product would convert it anew.
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.embedding.weight.dtype
         hidden = _norm(self.embedding(tokens)).to(dtype)
-        hidden = F.dropout(hidden, self.config.dropout, self.training)
+        hidden = dropout(hidden, self.config.dropout, self.training)
         places = self._places(0 if cache is None else cache.length, tokens.shape[1], dtype)
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, places, cache, layer)
@@ -131,7 +132,7 @@ class Block(nn.Module):
         return self.attention_out(mixed.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
 
     def _drop(self, tensor: Tensor) -> Tensor:
-        return F.dropout(tensor, self._dropout, self.training)
+        return dropout(tensor, self._dropout, self.training)
 
 
 def rotate(tensor: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
 from phalanx.models.cross_entropy import cross_entropy
+from phalanx.models.dropout import dropout
 
 EPS = 1e-12
 _STD = 0.02
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
 
     def _logits(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
         hidden = self.embedding(tokens) + self.positions(places(document))
-        hidden = F.dropout(self.norm(hidden), self.config.dropout, self.training)
+        hidden = dropout(self.norm(hidden), self.config.dropout, self.training)
         bias = bias_of(document[:, None, :, None] == document[:, None, None, :])
         for block in self.blocks[:-1]:
             hidden = block(hidden, bias)
@@ -91,7 +92,7 @@ class Block(nn.Module):
         return self.mlp_norm(hidden + self._drop(self.mlp_out(F.gelu(self.mlp_in(hidden)))))  # type: ignore[no-any-return]
 
     def _drop(self, tensor: Tensor) -> Tensor:
-        return F.dropout(tensor, self._dropout, self.training)
+        return dropout(tensor, self._dropout, self.training)
 
 
 def places(document: Tensor) -> Tensor:
