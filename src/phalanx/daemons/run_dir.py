@@ -29,6 +29,7 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """Created private when missing; what a killed writer left in it is removed. Raises StorageError."""
+        ensure_private_directory(path)
         ensure_private_directory(path / "logs")
         for left in path.glob(".*.tmp"):
             with writing(left):
