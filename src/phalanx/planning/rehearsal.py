@@ -160,7 +160,7 @@ def _trials(job: Job, loader: Loader, mesh: Mesh, orders: Orders) -> Iterator[Tr
         )
         done.append(Trial(*wanted, seconds))
         yield done[-1]
-        if elapsed > orders.budget_s:
+        if elapsed > orders.budget_s and len(done) >= len(orders.precisions):
             return
 
 
