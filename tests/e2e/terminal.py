@@ -16,14 +16,15 @@ from phalanx.cluster import Key, StoredJob, read_job, read_placement, submit
 from phalanx.daemons.hold import open_state
 from phalanx.events import list_files, read_rows
 from phalanx.foundation import Home
-from phalanx.job import Job, MemberStatus
+from phalanx.job import Job, MemberStatus, PlacementStatus
+from phalanx.training.checkpoint import newest_good
 from tests.processes import wait_until
 
 KEY: Key = ("default", "small")
 FILES = ("plan.json", "decision-1.json", "decision-2.json")
 
 
-def job_document(source: Path | str, **training: Any) -> dict[str, Any]:
+def job_document(source: Path | str, workers: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
     """A decoder whose step takes milliseconds, two workers. JSON is YAML."""
     steps = {"steps": 120, "globalBatch": 8, "microBatch": 2, "checkpointEvery": 20, "evaluateEvery": 60}
     return {
@@ -34,7 +35,7 @@ def job_document(source: Path | str, **training: Any) -> dict[str, Any]:
             "model": {"name": "gpt-tiny", "objective": "causal-lm", "dropout": 0.1},
             "data": {"source": str(source), "sequenceLength": 32},
             "training": steps | {"precision": "fp32"} | training,
-            "workers": {"count": 2},
+            "workers": {"count": 2} | (workers or {}),
         },
     }
 
@@ -132,13 +133,21 @@ class Terminals:
         finally:
             state.close()
 
-    def workers(self, generation: int = 1, name: str = KEY[1]) -> list[MemberStatus]:
+    def placed(self, name: str = KEY[1]) -> PlacementStatus | None:
+        """What the agent reports."""
         state = open_state(self.home)
         placement = read_placement(state, (KEY[0], name))
         state.close()
-        if placement is None or placement.status is None or placement.status.generation != generation:
-            return []
-        return list(placement.status.members)
+        return placement.status if placement is not None else None
+
+    def agent_pid(self) -> int:
+        placed = self.placed()
+        assert placed is not None
+        return placed.agent_pid
+
+    def workers(self, generation: int = 1) -> list[MemberStatus]:
+        placed = self.placed()
+        return list(placed.members) if placed is not None and placed.generation == generation else []
 
     def exits(self, generation: int = 1) -> list[str]:
         """How the workers ended that have, by rank."""
@@ -170,3 +179,13 @@ class Terminals:
 
     def sql(self, query: str) -> list[dict[str, Any]]:
         return list(self.json("events", "sql", query))
+
+    def losses(self) -> dict[int, float]:
+        """Of rank 0 by step; of a step that was done twice, the later one."""
+        rows = self.sql("SELECT step, loss FROM steps WHERE rank = 0 ORDER BY generation, step")
+        return {row["step"]: row["loss"] for row in rows}
+
+    def checkpointed(self) -> int:
+        """The step of the newest good checkpoint."""
+        found = newest_good(Path(self.job().job.status.run_dir) / "checkpoints").checkpoint
+        return found.manifest.step if found is not None else 0

@@ -7,25 +7,11 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
-from phalanx.host import identity_of, wait_until_dead
-from phalanx.training.checkpoint import newest_good
+from phalanx.host import identity_of, is_alive, wait_until_dead
 from tests.e2e.terminal import Terminals
 from tests.processes import wait_until
 
 LONG = 100_000
-
-
-def checkpointed(terminals: Terminals) -> int:
-    found = newest_good(Path(terminals.job().job.status.run_dir) / "checkpoints").checkpoint
-    return found.manifest.step if found is not None else 0
-
-
-def losses(terminals: Terminals) -> dict[int, float]:
-    """By step; of a step that was done twice, the later one."""
-    rows = terminals.sql("SELECT step, loss FROM steps WHERE rank = 0 ORDER BY generation, step")
-    return {row["step"]: row["loss"] for row in rows}
 
 
 def test_a_worker_that_is_killed_costs_a_generation_and_no_step(finished: Terminals, terminals: Terminals) -> None:
@@ -33,13 +19,18 @@ def test_a_worker_that_is_killed_costs_a_generation_and_no_step(finished: Termin
     command = terminals.phalanx("resume", "small")
     terminals.wait_for_step(3)
     victims = [identity_of(pid) for pid in terminals.pids()]
+    logs = terminals.phalanx("logs", "small", "-f")
+    wait_until(lambda: "rank 1 of 2: steps 1 to 120" in logs.stdout, f"the logs do not follow: {logs.said}")
     os.kill(terminals.pids()[1], signal.SIGKILL)
     assert command.wait() == 0, command.said
-    assert all(victim is not None and wait_until_dead(victim, 1) for victim in victims)
+    assert logs.wait() == 0
+    lines = logs.stdout.splitlines()
+    assert lines.index("[rank 1] all steps are done") > max(n for n, line in enumerate(lines) if "steps 1 to" in line)
+    assert not any(victim is not None and is_alive(victim) for victim in victims)
     status = terminals.job().job.status
     assert (status.phase, status.generation, status.restarts, status.attempt) == ("Succeeded", 2, 1, 1)
     assert "! rank 1: killed by SIGKILL\n  starting again from the last checkpoint, generation 2" in command.stderr
-    assert losses(terminals) == losses(finished)
+    assert terminals.losses() == finished.losses()
     report = Path(command.stdout.splitlines()[-1]).read_text()
     assert "killed by SIGKILL" in report
     ends = terminals.sql("SELECT rank, exit_kind, exit_signal FROM workers WHERE event = 'exited' AND generation = 1")
@@ -62,7 +53,8 @@ def test_a_controller_that_is_killed_is_started_again_and_finds_the_workers(
     assert (status.attempt, status.generation, status.restarts) == (1, 1, 0)
     assert len(terminals.rows("workers", event="started")) == 2
 
-    for verb in (("run", terminals.write_job(json.loads(as_document(terminals)))), ("resume", "small")):
+    same = terminals.write_job(json.loads(terminals.job().job.model_dump_json(by_alias=True, exclude={"status"})))
+    for verb in (("run", same), ("resume", "small")):
         refused = terminals.run_to_end(*verb, code=1)
         assert "default/small is running" in refused.stderr
         assert "phalanx stop small" in refused.stderr
@@ -72,7 +64,7 @@ def test_a_controller_that_is_killed_is_started_again_and_finds_the_workers(
     assert "the workers write a checkpoint first" in again.stderr
     assert Path(again.stdout.splitlines()[-1]).name == "report.html"
     assert terminals.exits() == ["preempted", "preempted"]
-    stopped_at = checkpointed(terminals)
+    stopped_at = terminals.checkpointed()
     assert terminals.rows("steps", rank=0, step=stopped_at)
 
     terminals.phalanx("resume", "small")
@@ -84,10 +76,6 @@ def test_a_controller_that_is_killed_is_started_again_and_finds_the_workers(
     deleted = terminals.json("delete", "job", "small", "--files")
     assert deleted == {"namespace": "default", "name": "small", "deleted": True, "files": ""}
     assert terminals.json("get") == []
-
-
-def as_document(terminals: Terminals) -> str:
-    return terminals.job().job.model_dump_json(by_alias=True, exclude={"status"})
 
 
 CONTROL = """
@@ -113,22 +101,4 @@ def test_without_a_controller_the_workers_checkpoint_and_end(finished: Terminals
     assert all(worker is not None and wait_until_dead(worker, 60) for worker in workers)
     wait_until(lambda: terminals.exits() == ["preempted", "preempted"], "the agent does not say how they ended")
     last = max(row["step"] for row in terminals.rows("steps", rank=0))
-    assert checkpointed(terminals) == last
-
-
-@pytest.mark.slow
-def test_a_killed_agent_takes_its_workers_along_and_another_one_goes_on(
-    finished: Terminals, terminals: Terminals
-) -> None:
-    terminals.prepare(finished)
-    command = terminals.phalanx("resume", "small")
-    terminals.wait_for_step(25)
-    workers = [identity_of(pid) for pid in terminals.pids()]
-    status = terminals.job().job.status
-    described = terminals.json("describe", "job", "small")
-    os.kill(described["placementStatus"]["agent_pid"], signal.SIGKILL)
-    assert all(worker is not None and wait_until_dead(worker, 10) for worker in workers)
-    assert command.wait() == 0, command.said
-    status = terminals.job().job.status
-    assert (status.phase, status.generation, status.restarts) == ("Succeeded", 2, 1)
-    assert losses(terminals) == losses(finished)
+    assert terminals.checkpointed() == last

@@ -58,6 +58,6 @@ def command(name: str, namespace: str, home: Home, as_json: bool) -> None:
     if as_json:
         echo_json({"namespace": namespace, "name": name, "phase": phase})
     else:
-        click.echo(
-            f"{namespace}/{name}: {phase}" + (f"; `phalanx resume {name}` goes on" if phase == "Stopped" else "")
-        )
+        flag = "" if namespace == "default" else f" -n {namespace}"
+        goes_on = f"; `phalanx resume {name}{flag}` goes on" if phase == "Stopped" else ""
+        click.echo(f"{namespace}/{name}: {phase}{goes_on}")
