@@ -154,12 +154,16 @@ class Emitter:
         unread = len(list(self._directory.glob(f"{self.source}.*"))) if self._number else 0
         if unread >= self._max_files:
             return False
-        self._number += 1  # even if it fails: the name may be taken
-        path = self._directory / file_name(self.source, self._number)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        while True:
+            self._number += 1
+            try:
+                descriptor = os.open(self._directory / file_name(self.source, self._number), flags, 0o600)
+                break
+            except FileExistsError:  # somebody's copy of an earlier one
+                continue
+            except OSError:
+                return False
         with contextlib.suppress(OSError):  # a file system without locks: then the collector keeps the file
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._release()
