@@ -40,7 +40,8 @@ def plainly(module: Decoder, tokens: Tensor) -> Tensor:
     width = config.hidden // config.heads
 
     def norm(value: Tensor) -> Tensor:
-        return value / (value.square().mean(-1, keepdim=True) + torch.finfo(value.dtype).eps).sqrt()
+        centred = value - value.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
     def turn(value: Tensor) -> Tensor:
         place = torch.arange(len(value), dtype=value.dtype)[:, None]
