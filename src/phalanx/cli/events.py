@@ -150,7 +150,7 @@ def _json_value(value: Any) -> Any:
 def _echo_answer(answer: Answer) -> None:
     """A table, or where a terminal is too narrow for it, a block of lines for each row."""
     width = sum(_widths(answer.columns, answer.rows)) + 2 * len(answer.columns)
-    if not sys.stdout.isatty() or width <= shutil.get_terminal_size().columns:
+    if not _is_terminal() or width <= shutil.get_terminal_size().columns:
         _echo_table(answer.columns, answer.rows)
         return
     longest = max(map(len, answer.columns))
@@ -158,6 +158,10 @@ def _echo_answer(answer: Answer) -> None:
         click.echo(f"-- row {number}")
         for name, value in zip(answer.columns, row, strict=True):
             click.echo(f"{name:<{longest}}  {_cell(value)}")
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _echo_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
