@@ -2,7 +2,7 @@
 
 A side of a benchmark is a module with `main(orders)`, started as `python -m benchmarks.<side> ORDERS` on every
 rank, with the environment that an agent gives its workers and that torchrun gives its own. A rank prints one
-line of JSON last: its Window. Knows nothing of what is trained.
+line of JSON last: its Window. Ranks end with whoever started them. Knows nothing of what is trained.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from phalanx.host.processes import start
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 1800
@@ -80,28 +82,40 @@ def run_ranks(side: str, orders: Mapping[str, object], size: int, scratch: Path)
     file = scratch / f"orders-{tag}.json"
     file.write_text(json.dumps(orders))
     port = _free_port()
+    names = [scratch / f"{side}-{tag}-rank-{rank}" for rank in range(size)]
     processes = [
-        subprocess.Popen(
+        start(
             [sys.executable, "-m", f"benchmarks.{side}", str(file)],
             cwd=ROOT,
             env=environment(rank, size, scratch / f"rendezvous-{tag}", port),
-            stdout=subprocess.PIPE,
-            stderr=(scratch / f"{side}-{tag}-rank-{rank}.log").open("wb"),
-            text=True,
+            output=name.with_suffix(".out"),
+            errors=name.with_suffix(".log"),
         )
-        for rank in range(size)
+        for rank, name in enumerate(names)
     ]
     try:
-        outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
+        codes = _wait(processes)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for rank, process in enumerate(processes):
-        if process.returncode != 0:
-            words = (scratch / f"{side}-{tag}-rank-{rank}.log").read_text(errors="replace").strip()
-            raise RankFailed(f"{side}, rank {rank} ended with {process.returncode}:\n{words[-3000:]}")
-    return [Window(**json.loads(output.strip().splitlines()[-1])) for output in outputs]
+    for rank, (name, code) in enumerate(zip(names, codes, strict=True)):
+        if code:  # not those that were still waiting for it
+            words = name.with_suffix(".log").read_text(errors="replace").strip()
+            raise RankFailed(f"{side}, rank {rank} ended with {code}:\n{words[-3000:]}")
+    return [Window(**json.loads(name.with_suffix(".out").read_text().splitlines()[-1])) for name in names]
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Exit codes once all have ended well or one has not. Raises RankFailed after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        codes = [process.poll() for process in processes]
+        if any(codes) or None not in codes:
+            return codes
+        if time.monotonic() > deadline:
+            raise RankFailed(f"the ranks have not ended after {TIMEOUT_S} s")
+        time.sleep(0.02)
 
 
 def tokens_per_second(windows: Sequence[Window]) -> float:

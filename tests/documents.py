@@ -111,15 +111,15 @@ def run_console(block: Example, directory: Path) -> None:
             as_process(words),
             cwd=directory,
             env=environment(directory) | {"COLUMNS": "120", "NO_COLOR": "1"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # in the order in which a person sees it
             text=True,
             check=False,
         )
-        assert (done.returncode != 0) == block.fails, f"{shown}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert (done.returncode != 0) == block.fails, f"{shown}\nexit {done.returncode}\n{done.stdout}"
         if command.output.strip():
-            printed = done.stdout + done.stderr
-            matches = doctest.OutputChecker().check_output(command.output.strip(), printed.strip(), OUTPUT_OPTIONS)
-            assert matches, f"{shown}\nshown in the document:\n{command.output}\nprinted:\n{printed}"
+            matches = doctest.OutputChecker().check_output(command.output.strip(), done.stdout.strip(), OUTPUT_OPTIONS)
+            assert matches, f"{shown}\nshown in the document:\n{command.output}\nprinted:\n{done.stdout}"
 
 
 def run_python(block: Example, directory: Path) -> None:

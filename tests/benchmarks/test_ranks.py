@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import ranks
 from benchmarks.jobs import plan_of
 from benchmarks.ranks import RankFailed, Window, padding_share, run_ranks, tokens_per_cpu_second, tokens_per_second
 from phalanx.data import Corpus, Loader, LoaderSpec
@@ -63,5 +64,15 @@ def test_our_side_trains_on_two_ranks_and_counts_what_they_read_after_the_warm_u
 
 
 def test_a_rank_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(RankFailed, match=r"(?s)side_phalanx, rank 0 ended with 1:.*corpus"):
-        run_ranks("side_phalanx", {}, 1, tmp_path)
+    with pytest.raises(RankFailed, match=r"(?s)side_phalanx, rank \d ended with 1:.*corpus"):
+        run_ranks("side_phalanx", {}, 2, tmp_path)
+
+
+def test_ranks_that_never_end_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "TIMEOUT_S", 0)
+    started = []
+    real_start = ranks.start
+    monkeypatch.setattr(ranks, "start", lambda *args, **more: started.append(real_start(*args, **more)) or started[-1])
+    with pytest.raises(RankFailed, match="not ended after 0 s"):
+        run_ranks("side_phalanx", {}, 2, tmp_path)
+    assert [process.returncode for process in started] == [-9, -9]
