@@ -114,7 +114,7 @@ class _Planner:
         except RehearsalFailed as error:
             return self._calculated(sizes, precisions), f"calculated, as trying it out failed ({error.message})"
         here = self._rehearser.workers
-        turns = self._workers / here
+        turns = max(1.0, self._workers / here)
         trials = tuple(trial._replace(step_seconds=trial.step_seconds * turns) for trial in trials)
         fitting = [t for t in trials if t.precision == precisions[0] or self._fitting.fits(t.micro_batch, t.precision)]
         how = f"measured in a rehearsal of {here} worker{'s' if here > 1 else ''} here"

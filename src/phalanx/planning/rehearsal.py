@@ -69,7 +69,7 @@ class Rehearsal:
         self._directory = Path(self._temporary.name)
         argv = [sys.executable, "-m", "phalanx.planning.rehearsal", "--directory", str(self._directory)]
         argv += ["--job", str(job_file), "--cache", str(cache_dir)]
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         for rank in range(workers):
             environment = os.environ | {
                 "RANK": str(rank),
@@ -79,7 +79,7 @@ class Rehearsal:
                 "PHALANX_RENDEZVOUS": str(self._directory / "rendezvous"),
                 "GLOO_SOCKET_IFNAME": "lo",
             }
-            self._processes.append(start(argv, env=environment, output=self._log(rank)))
+            self.processes.append(start(argv, env=environment, output=self._log(rank)))
 
     def __enter__(self) -> Rehearsal:
         return self
@@ -87,7 +87,7 @@ class Rehearsal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes:
+        for process in self.processes:
             if process.poll() is None:
                 terminate(process, 0.0)
         self._temporary.cleanup()
@@ -98,7 +98,7 @@ class Rehearsal:
         deadline = time.monotonic() + LIMIT_S
         result = self._directory / _RESULT
         while not result.exists():
-            for rank, process in enumerate(self._processes):
+            for rank, process in enumerate(self.processes):
                 if process.poll() is not None and not result.exists():
                     raise RehearsalFailed(f"rank {rank} ended: {self._last_words(rank)}")
             if time.monotonic() > deadline:
@@ -111,7 +111,7 @@ class Rehearsal:
 
     def _last_words(self, rank: int) -> str:
         lines = self._log(rank).read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else f"exit code {self._processes[rank].returncode}"
+        return lines[-1][:300] if lines else f"exit code {self.processes[rank].returncode}"
 
 
 def main() -> None:
