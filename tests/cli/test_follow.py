@@ -157,13 +157,21 @@ def test_the_end_shows_the_model_among_its_baselines(home: Home, job: Job, capsy
     ]
 
 
-def test_the_end_of_a_stop_says_how_to_go_on(home: Home, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("phase", "generation", "after"),
+    [
+        ("Stopped", 1, "`phalanx resume small -n tests` goes on from the last checkpoint; "),
+        ("Failed", 1, "`phalanx logs small -n tests` shows what the workers said; "),
+        ("Failed", 0, ""),
+    ],
+)
+def test_the_end_says_what_to_do_next(
+    home: Home, job: Job, capsys: pytest.CaptureFixture[str], phase: str, generation: int, after: str
+) -> None:
     with Follower(home, job) as follower:
-        stopped = job.status.model_copy(update={"phase": "Stopped"})
-        say_end(follower, job.model_copy(update={"status": stopped}))
-    assert heard(capsys) == [
-        "tests/small: Stopped; `phalanx resume small -n tests` goes on from the last checkpoint; no report"
-    ]
+        status = job.status.model_copy(update={"phase": phase, "generation": generation})
+        say_end(follower, job.model_copy(update={"status": status}))
+    assert heard(capsys) == [f"tests/small: {phase}; {after}no report"]
 
 
 def test_accuracy_is_better_when_larger_and_a_percentage() -> None:

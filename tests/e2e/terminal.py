@@ -124,7 +124,7 @@ class Terminals:
         for name in FILES:
             shutil.copy(Path(finished.job().job.status.run_dir) / name, run_dir / name)
         (run_dir / "job.json").write_text(job.model_dump_json(by_alias=True))
-        shutil.copytree(finished.home.cache_dir, self.home.cache_dir)
+        shutil.copytree(finished.home.cache_dir, self.home.cache_dir, dirs_exist_ok=True)
 
     def job(self, name: str = KEY[1]) -> StoredJob:
         state = open_state(self.home)

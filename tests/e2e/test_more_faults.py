@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -162,9 +163,31 @@ def test_of_two_runs_of_one_name_at_the_same_moment_one_begins(terminals: Termin
     loser, winner = sorted(commands, key=lambda command: command.process.poll() is None)
     assert loser.wait() == 1
     assert "default/small is running" in loser.stderr
-    assert winner.process.poll() is None
+    wait_until(lambda: "preparing the data and planning" in winner.stderr, f"the winner does not go on: {winner.said}")
     winner.interrupt()
     assert winner.wait() == 130
+    assert terminals.job().job.status.phase == "Stopped"
+
+
+def test_an_interrupt_while_planning_ends_the_planner_and_what_it_started(terminals: Terminals, text: Path) -> None:
+    command = terminals.phalanx("run", terminals.write_job(job_document(text)))
+    wait_until(lambda: rehearsing(terminals.home), "no rehearsal is begun", 60)
+    tried = [identity_of(pid) for pid in rehearsing(terminals.home)]
+    command.interrupt()
+    assert command.wait() == 130
+    assert all(worker is None or wait_until_dead(worker, 10) for worker in tried)
+    assert left_behind(terminals.home.root) == {}
+
+
+def rehearsing(home: Home) -> list[int]:
+    """Children of the home's planner, which try out a few steps."""
+    planners = [pid for pid, line in with_argument(str(home.root)).items() if "phalanx.planning --" in line]
+    children = []
+    for pid in with_argument("phalanx.planning.rehearsal"):
+        with contextlib.suppress(OSError):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            children += [pid] if parent in planners else []
+    return children
 
 
 @pytest.fixture

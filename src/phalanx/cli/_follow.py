@@ -192,7 +192,11 @@ def say_end(follower: Follower, job: Job) -> None:
             follower.say(line)
     name, namespace = job.metadata.name, job.metadata.namespace
     flag = "" if namespace == "default" else f" -n {namespace}"
-    after = {"Stopped": f"`phalanx resume {name}{flag}` goes on from the last checkpoint; "}.get(job.status.phase, "")
+    after = ""
+    if job.status.phase == "Stopped":
+        after = f"`phalanx resume {name}{flag}` goes on from the last checkpoint; "
+    elif job.status.phase == "Failed" and job.status.generation > 0:
+        after = f"`phalanx logs {name}{flag}` shows what the workers said; "
     follower.say(f"{namespace}/{name}: {job.status.phase}; {after}" + ("report:" if job.status.report else "no report"))
 
 
