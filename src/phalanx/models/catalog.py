@@ -43,7 +43,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "bert-tiny": Entry(
             "encoder", "BERT-Tiny as published (Turc et al. 2019): 2 layers, hidden 128", 2, 128, 2, dropout=0.1
         ),
-        "decoder": Entry("decoder", "a small GPT with rotary positions, made to learn fast on a few cores", 4, 192, 3),
+        "decoder": Entry("decoder", "a small GPT with rotary positions, made to learn fast on a few cores", 4, 128, 2),
         "gpt-tiny": Entry("decoder", "the same, so small that a step takes milliseconds: to try things out", 2, 64, 2),
     }
 )
