@@ -162,8 +162,8 @@ def contest(entries: int, options: Options, progress: Progress, scratch: Path) -
         micro_batch, accumulation = 8, 2
     else:
         # By processor time, which the rest of the machine disturbs least.
-        micro_batch = fastest(lambda size: tokens_per_cpu_second(both.ours(TRIAL_STEPS, size)), MICRO_BATCHES, 2)
-        accumulation = fastest(lambda parts: tokens_per_cpu_second(both.peer(TRIAL_STEPS, parts)), ACCUMULATIONS, 2)
+        micro_batch = fastest(lambda size: tokens_per_cpu_second(both.ours(TRIAL_STEPS, size)), MICRO_BATCHES, 1)
+        accumulation = fastest(lambda parts: tokens_per_cpu_second(both.peer(TRIAL_STEPS, parts)), ACCUMULATIONS, 1)
         progress(f"{entries} entries: our micro-batch {micro_batch} rows, the peer's accumulation {accumulation}")
     used = job_of(entries, WARMUP + steps, global_batch)
     arguments = peer_arguments(used, both.documents_per_step // PROCESSES, accumulation, scratch)
