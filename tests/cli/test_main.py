@@ -19,9 +19,7 @@ HEAVY = {"torch", "numpy", "duckdb", "pydantic", "rich", "pyarrow", "tokenizers"
 
 
 def phalanx_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "phalanx", *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-m", "phalanx", *arguments], capture_output=True, text=True, check=False)
 
 
 def loaded_by(arguments: list[str]) -> set[str]:

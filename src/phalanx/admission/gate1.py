@@ -12,6 +12,7 @@ from phalanx.data import DataError, SourceReport, check_source
 from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import nearest
 from phalanx.job import Coverage, Decision, Finding, Job, MeshSpec, unenforceable
+from phalanx.job.finding import Severity
 from phalanx.models.catalog import MODELS
 
 _BLOCKING = ("high", "critical")

@@ -29,9 +29,7 @@ BROKEN_PIPE = 141
 
 def _debug_option() -> click.Option:
     """Accepted wherever a person may write it; `main` has already looked for it."""
-    return click.Option(
-        ["--debug"], is_flag=True, expose_value=False, help="Show the traceback when something fails."
-    )
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback when something fails.")
 
 
 def _accept_debug(command: click.Command) -> click.Command:
