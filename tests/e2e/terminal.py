@@ -110,10 +110,10 @@ class Terminals:
         path.write_text(json.dumps(document))
         return str(path)
 
-    def prepare(self, finished: Terminals, **training: Any) -> None:
+    def prepare(self, finished: Terminals, files: tuple[str, ...] = FILES, **training: Any) -> None:
         """Leave the job as a controller that was killed after planning leaves it: `phalanx resume` places it.
 
-        `finished` had planned the same job, maybe for another number of steps.
+        `files`: what it had written. `finished` had planned the same job, maybe for another number of steps.
         """
         source = finished.job().job.spec.data.source
         job = Job.model_validate(job_document(source, **training))
@@ -121,7 +121,7 @@ class Terminals:
         run_dir = Path(submit(state, job, self.home.runs_dir).job.status.run_dir)
         state.close()
         run_dir.mkdir(parents=True, mode=0o700)
-        for name in FILES:
+        for name in files:
             shutil.copy(Path(finished.job().job.status.run_dir) / name, run_dir / name)
         (run_dir / "job.json").write_text(job.model_dump_json(by_alias=True))
         shutil.copytree(finished.home.cache_dir, self.home.cache_dir, dirs_exist_ok=True)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from phalanx.cli.main import main
+from phalanx.foundation import Home
 from tests.e2e.terminal import Command, Terminals, job_document
+from tests.processes import left_behind
 
 
 def refuse(terminals: Terminals, document: dict[str, Any], code: int, *said: str) -> Command:
@@ -133,10 +135,13 @@ def test_a_home_on_a_read_only_disk_is_one_message(terminals: Terminals, text: P
 
 @pytest.mark.root
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(
-    terminals: Terminals, text: Path, disk: Path
+    finished: Terminals, disk: Path, tmp_path: Path
 ) -> None:
-    job = terminals.write_job(job_document(text))
-    command = terminals.run_to_end("run", job, "--home", str(disk / "home"), code=1)
-    assert "HostReady" in command.stderr
-    assert "needed" in command.stderr
+    terminals = Terminals(Home.find(disk / "home"), tmp_path)
+    terminals.prepare(finished, files=("plan.json", "decision-1.json"))
+    command = terminals.run_to_end("resume", "small", code=1)
+    assert "x HostReady: " in command.stderr
+    assert "needed: 2 checkpoints kept and one being written" in command.stderr
     assert "keepCheckpoints" in command.stderr
+    assert terminals.pids() == []
+    assert left_behind(terminals.home.root) == {}
