@@ -50,7 +50,9 @@ class Fitting:
         if key not in self._counted:
             self._progress(f"counting the memory of a step with {micro_batch} sequences at once")
             trace = trace_step(self._subject, bare_plan(self._job, micro_batch, precision))
-            self._counted[key] = Counted(micro_batch, trace, predicted_memory(trace, self._workers))
+            varying = self._job.spec.model.objective == "masked-lm"
+            memory = predicted_memory(trace, precision, varying=varying)
+            self._counted[key] = Counted(micro_batch, trace, memory)
         return self._counted[key]
 
     def any_count(self, precision: ArithmeticPrecision) -> Counted:

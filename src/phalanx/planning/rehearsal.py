@@ -65,7 +65,7 @@ class Rehearsal:
 
     def __init__(self, job_file: Path, cache_dir: Path, workers: int) -> None:
         self.workers = workers
-        self._temporary = tempfile.TemporaryDirectory(prefix="phalanx-rehearsal-")
+        self._temporary = tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=job_file.parent)
         self._directory = Path(self._temporary.name)
         argv = [sys.executable, "-m", "phalanx.planning.rehearsal", "--directory", str(self._directory)]
         argv += ["--job", str(job_file), "--cache", str(cache_dir)]
