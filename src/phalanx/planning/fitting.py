@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from phalanx.foundation import PhalanxError
 from phalanx.job import HostFacts, Job, MemoryPrediction
 from phalanx.job.plan import WORKER_BASELINE_BYTES, ArithmeticPrecision
-from phalanx.planning.calibration import predicted_memory
+from phalanx.planning.calibration import Circumstances, predicted_memory
 from phalanx.planning.subject import bare_plan
 from phalanx.planning.trace import StepTrace, Subject, trace_step
 from phalanx.planning.words import size_in_words
@@ -50,8 +50,9 @@ class Fitting:
         if key not in self._counted:
             self._progress(f"counting the memory of a step with {micro_batch} sequences at once")
             trace = trace_step(self._subject, bare_plan(self._job, micro_batch, precision))
-            varying = self._job.spec.model.objective == "masked-lm"
-            memory = predicted_memory(trace, precision, varying=varying)
+            spec = self._job.spec
+            circumstances = Circumstances(precision, spec.model.objective == "masked-lm", spec.training.steps)
+            memory = predicted_memory(trace, circumstances)
             self._counted[key] = Counted(micro_batch, trace, memory)
         return self._counted[key]
 
