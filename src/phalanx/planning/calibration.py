@@ -5,8 +5,8 @@ heap cannot use again because the holes in it have the wrong size. With every te
 (MALLOC_MMAP_THRESHOLD_=131072) a worker takes what was traced and 24 MiB, to 2 %, but computes half as fast; so
 workers keep glibc's default, and these constants say what it costs.
 
-Found with 18 jobs of 10 to 240 steps, of all three models, micro-batches of 2 to 64, one and two workers, torch 2.13, glibc
-2.36; the totals of these are then right to 20 %. For three other jobs: `python -m benchmarks memory`.
+Found with 18 jobs of 10 to 240 steps, of all three models, micro-batches of 2 to 64, one and two workers, with torch
+2.13 and glibc 2.36; the totals of these are then right to 20 %. For three other jobs: `python -m benchmarks memory`.
 """
 
 from __future__ import annotations
