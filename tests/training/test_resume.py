@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from phalanx.job import EXIT_CODES
-from tests.training.workers import Run
+from tests.training.workers import Run, write_text
 
 KILLED_WRITER = Path(__file__).with_name("killed_writer.py")
 
@@ -117,3 +118,29 @@ def _wait_until_handled(pid: int) -> None:
     while not caught >> (signal.SIGTERM - 1) & 1:
         status = Path(f"/proc/{pid}/status").read_text()
         caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+
+
+def test_text_that_changes_meanwhile_does_not_change_the_run(make_run, uninterrupted, tmp_path):
+    """The vocabulary of bytes fits any text, so nothing else would notice."""
+    text = write_text(tmp_path / "own-text")
+    run = make_run(2, dropout=0.2, source=text)
+    processes = run.start()
+    run.wait_for_step(8, processes)
+    for process in processes:
+        process.kill()
+    run.finish(processes)
+    for file in text.iterdir():
+        file.write_text("something else altogether\n" * 100)
+    run.complete(generation=2)
+    assert_same_end(run, uninterrupted)
+
+
+def test_text_that_changed_and_is_nowhere_kept_ends_the_run_with_the_reason(make_run, tmp_path):
+    text = write_text(tmp_path / "own-text")
+    run = make_run(1, source=text)
+    run.cache = tmp_path / "own-cache"
+    run.complete()
+    shutil.rmtree(run.cache)
+    (text / "text-0.txt").write_text("something else altogether\n" * 100)
+    assert run.finish(run.start(generation=2)) == [EXIT_CODES["bad_input"]]
+    assert "the text has changed since the run began" in run.last_words(2, 0)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from phalanx.collectives import CollectiveError, Group, Membership, join
-from phalanx.data import Corpus, Loader, LoaderSpec, prepare
+from phalanx.data import Corpus, Loader, LoaderSpec, reopen
 from phalanx.events import Context, Emitter
 from phalanx.foundation import UsageError
 from phalanx.job import Job, Plan
@@ -70,13 +70,17 @@ class Session:
         self._checkpoints = orders.run_dir / "checkpoints"
 
     def prepare(self) -> None:
-        """Read the data: may take long the first time, and fails alike on all ranks. Raises DataError, StorageError."""
+        """Read the data: may take long the first time, and fails alike on all ranks. Raises DataError, StorageError.
+
+        A run that goes on gets the very text that it began with, whatever has become of the source meanwhile.
+        """
         torch.set_num_threads(self._plan.threads)
         spec = self._job.spec
-        self._corpus = prepare(spec.data, spec.model.objective, self._orders.cache_dir)
+        record = self._orders.run_dir / "data"
+        self._corpus = reopen(record, spec.data, spec.model.objective, self._orders.cache_dir)
         self._loader = Loader(self._corpus, LoaderSpec.of(spec))
         if self._orders.membership.rank == 0:
-            self._corpus.describe_into(self._orders.run_dir / "data")
+            self._corpus.describe_into(record)
 
     def run(self) -> Outcome:
         """Form the group, take up the newest good checkpoint and train.
