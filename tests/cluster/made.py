@@ -29,7 +29,7 @@ def make_job(
 ) -> Job:
     return Job.model_validate(
         {
-            "metadata": {"name": name, "namespace": "tests", "uid": UID},
+            "metadata": {"name": name, "namespace": "tests", "uid": UID if name == "small" else f"uid-of-{name}"},
             "spec": {
                 "model": {"name": "gpt-tiny", "objective": "causal-lm"},
                 "data": {"source": "stdlib-source"},

@@ -12,6 +12,7 @@ import pytest
 from phalanx.cluster import (
     JobBusy,
     JobNotFound,
+    UidTaken,
     controller_lease,
     delete_objects,
     list_jobs,
@@ -85,6 +86,17 @@ def test_a_job_under_way_is_not_submitted_twice(state: SqliteState, tmp_path: Pa
     submit(state, make_job(), tmp_path)
     with pytest.raises(JobBusy, match="phalanx resume small --namespace tests"):
         submit(state, make_job(), tmp_path)
+
+
+def test_two_jobs_do_not_share_a_uid(state: SqliteState, tmp_path: Path) -> None:
+    """Such as that of a copy of what `phalanx describe` printed."""
+    submit(state, make_job(), tmp_path)
+    copy = make_job("copy")
+    copy = copy.model_copy(update={"metadata": copy.metadata.model_copy(update={"uid": UID})})
+    with pytest.raises(UidTaken, match="that of another job, tests/small") as caught:
+        submit(state, copy, tmp_path)
+    assert "leave metadata.uid out" in caught.value.remedy
+    assert [stored.job.metadata.name for stored in list_jobs(state, None)] == ["small"]
 
 
 def test_a_job_that_ended_gets_a_new_attempt_with_the_new_spec(state: SqliteState, tmp_path: Path) -> None:

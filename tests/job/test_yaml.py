@@ -69,6 +69,12 @@ def test_no_uid_in_the_file_makes_a_new_one_each_time() -> None:
     assert parse_job(text).metadata.uid != parse_job(text).metadata.uid
 
 
+@pytest.mark.parametrize("uid", ['""', "a b", "a/b", '"a\\0b"', "x" * 65])
+def test_a_uid_that_could_not_be_part_of_a_name_is_refused(uid: str) -> None:
+    with pytest.raises(JobFileError, match=r"metadata\.uid"):
+        parse_job(GOOD.replace("uid: abc", f"uid: {uid}"))
+
+
 def test_a_job_written_and_read_again_is_the_same_but_for_its_status() -> None:
     job = parse_job(GOOD).model_copy(update={"status": JobStatus(phase="Running", step=7)})
     assert parse_job(dump_job(job)) == job.model_copy(update={"status": JobStatus()})

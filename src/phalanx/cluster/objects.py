@@ -28,6 +28,10 @@ class JobNotFound(UsageError):
     """No job of that name."""
 
 
+class UidTaken(UsageError):
+    """Another job has this uid, which tells the two apart in events and processes."""
+
+
 class JobBusy(PhalanxError):
     """The job is under way, or was left in the middle."""
 
@@ -80,11 +84,17 @@ def from_stored(stored: Stored) -> StoredJob:
 def submit(state: SqliteState, job: Job, run_dirs: Path) -> StoredJob:
     """Write a job as desired: a new one, or a new attempt of one that has ended.
 
-    An attempt never gets the directory of an earlier one, not even of a deleted job's. Raises JobBusy when the
-    last attempt was interrupted, or somebody else submits at the same moment; whether a job is being controlled
-    now is for the holder of `controller_lease` to know.
+    An attempt never gets the directory of an earlier one, not even of a deleted job's. Raises UidTaken, and JobBusy
+    when the last attempt was interrupted, or somebody else submits at the same moment; whether a job is being
+    controlled now is for the holder of `controller_lease` to know.
     """
     namespace, name = key = (job.metadata.namespace, job.metadata.name)
+    for other in state.list(JOB):
+        if other.uid == job.metadata.uid and (other.namespace, other.name) != key:
+            raise UidTaken(
+                f"metadata.uid {other.uid} is that of another job, {other.namespace}/{other.name}",
+                remedy="leave metadata.uid out: a new job gets its own",
+            )
     directory = run_dirs / namespace / name
     before = state.get(JOB, *key)
     attempt, uid, expect = _used_attempts(directory) + 1, job.metadata.uid, 0

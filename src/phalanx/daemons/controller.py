@@ -91,7 +91,7 @@ class Controller:
             context = Context(host, self.hold.key[0], *attempt, program="controller")
             self._emitter = Emitter(self.hold.home.spool_dir, context)
             stack.callback(self._emitter.close)
-            agent = f"{host}-{job.metadata.uid[:8]}-{job.status.attempt}"
+            agent = f"{host}-{job.metadata.uid}-{job.status.attempt}"
             self._steps = Steps(self.hold, files, agent, self._emitter, self.flush_events, self.controller_timeout_s)
             stack.callback(self._steps.end_child)
             try:

@@ -8,6 +8,7 @@ file says `globalBatch`, by one rule (`to_camel`). Knows nothing of files, plann
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from typing import Annotated, Final, Literal
 
@@ -40,14 +41,20 @@ class Value(BaseModel):
 class Metadata(Value):
     name: Name = Field(description="Of the job, unique in its namespace.")
     namespace: Name = Field(default="default", description="The team that the job belongs to.")
-    uid: str = Field(
-        default_factory=lambda: secrets.token_hex(8), max_length=64, description="One for ever; made when left out."
-    )
+    uid: str = Field(default_factory=lambda: secrets.token_hex(8), description="One for ever; made when left out.")
 
     @field_validator("name", "namespace")
     @classmethod
     def _is_a_label(cls, value: str) -> str:
         return check_name(value)
+
+    @field_validator("uid")
+    @classmethod
+    def _is_a_word(cls, value: str) -> str:
+        """It becomes part of names, environments and queries."""
+        if re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
+            return value
+        raise ValueError(f"{value!r} is no uid: 1 to 64 letters, digits and '-'; leave it out and one is made")
 
 
 class ModelSpec(Value):
