@@ -224,11 +224,12 @@ def test_a_job_that_has_succeeded_is_not_resumed(phalanx: Shell) -> None:
 
 def test_a_source_in_this_directory_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text").mkdir()
+    (tmp_path / "stdlib-source").mkdir()  # the name of a built-in source is that source
     monkeypatch.chdir(tmp_path)
     for source, expected in (
         ("text", str(tmp_path / "text")),
         ("stdlib-source", "stdlib-source"),
-        ("nothing", "nothing"),
+        ("not-there-yet", str(tmp_path / "not-there-yet")),
         ("/absolute", "/absolute"),
     ):
         job = make_job()

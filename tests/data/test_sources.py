@@ -156,6 +156,9 @@ def test_a_missing_source_is_named_with_the_nearest_built_in_one(tmp_path: Path)
     with pytest.raises(SourceMissing) as caught:
         texts("stdlib-sources")
     assert "did you mean stdlib-source?" in caught.value.remedy
+    with pytest.raises(SourceMissing) as caught:
+        texts(tmp_path / "stdlib-sources")  # `phalanx run` makes paths absolute
+    assert "did you mean stdlib-source?" in caught.value.remedy
 
 
 def test_a_path_with_a_nul_is_refused() -> None:

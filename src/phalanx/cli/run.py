@@ -42,11 +42,13 @@ def command(file: Path, home: Home, as_json: bool) -> int:
 
 
 def with_absolute_source(job: Job) -> Job:
-    """Workers run in another directory, and `resume` may be typed in a third."""
-    path = Path(job.spec.data.source).expanduser()
-    if path.is_absolute() or not path.exists():  # a built-in source, or a mistake that admission explains
+    """Workers run in another directory, and `resume` may be typed in a third, maybe once the text is there."""
+    from phalanx.data import BUILT_IN
+
+    source = job.spec.data.source
+    if source in BUILT_IN or "\0" in source:  # the second is a mistake that admission explains
         return job
-    data = job.spec.data.model_copy(update={"source": str(path.absolute())})
+    data = job.spec.data.model_copy(update={"source": str(Path(source).expanduser().absolute())})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
 
 

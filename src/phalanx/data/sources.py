@@ -94,7 +94,7 @@ def _non_empty(source: Source) -> Source:
 
 
 def _missing(name: str, error: OSError) -> SourceMissing:
-    guess = nearest(name, BUILT_IN)
+    guess = nearest(Path(name).name, BUILT_IN)
     remedy = f"did you mean {guess}?" if guess else f"{NAME_TEXT} that this user may read, or {' or '.join(BUILT_IN)}"
     return SourceMissing(f"cannot be read ({error.strerror})", where=name, remedy=remedy)
 
