@@ -12,7 +12,6 @@ from phalanx.data import DataError, SourceReport, check_source
 from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import nearest
 from phalanx.job import Coverage, Decision, Finding, Job, MeshSpec, unenforceable
-from phalanx.job.finding import Severity
 from phalanx.models.catalog import MODELS
 
 _BLOCKING = ("high", "critical")
@@ -102,9 +101,7 @@ def _demands(job: Job) -> Iterator[Finding]:
         )
 
 
-def _finding(
-    rule: str, subject: str, location: str, evidence: str, remedy: str, severity: Severity = "high"
-) -> Finding:
+def _finding(rule: str, subject: str, location: str, evidence: str, remedy: str) -> Finding:
     return Finding(
         id=f"{rule}:{subject}",
         rule=rule,

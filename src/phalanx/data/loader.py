@@ -112,10 +112,6 @@ class Loader:
     def held_out_rows(self) -> int:
         return len(self._held_out)
 
-    def epoch_of_step(self, step: int) -> float:
-        """Passes over the training text made before this step."""
-        return step * self.spec.global_batch / len(self._train)
-
     def rows_of_step(self, step: int) -> list[tuple[int, int]]:
         """(epoch, row of the corpus) of each row of the global batch, in order."""
         places = step * self.spec.global_batch + np.arange(self.spec.global_batch, dtype=np.int64)
