@@ -92,6 +92,21 @@ def test_data_that_is_no_text_fails_the_job_at_gate_1_with_what_to_do(
     assert (row["phase"], row["reason"]) == ("Failed", "ReportWritten")
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("spec.model.name", "gpt-tinny", "did you mean gpt-tiny?"),
+        ("spec.security.isolation", "microvm", "nothing here enforces it yet"),
+        ("spec.workers.strategy", "tensor", "is not carried out yet"),
+    ],
+)
+def test_what_nobody_here_can_do_fails_the_job_before_anything_is_prepared(
+    terminals: Terminals, text: Path, path: str, value: object, said: str
+) -> None:
+    refuse(terminals, changed(text, path, value), 1, "x Admitted: ", said, "default/small: Failed; report:")
+    assert not terminals.home.cache_dir.exists()
+
+
 def test_what_was_mended_goes_on_by_resume(terminals: Terminals, text: Path) -> None:
     """The gate's answer was no; it is asked again. This time the text has something in it, and too little."""
     source = terminals.scratch / "text.txt"
