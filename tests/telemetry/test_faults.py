@@ -227,7 +227,10 @@ def test_rows_of_killed_emitters_are_collected_while_they_write_and_after(tmp_pa
         assert found == list(range(len(found)))
         assert said[rank] <= len(found) <= said[rank] + 1, "all rows whose emit returned, and none twice"
     assert losses(tmp_path) == []
-    assert files(tmp_path / "spool") == []
+    # One that was killed between making its next file and its first row leaves an empty one, which may yet be locked.
+    left = [tmp_path / "spool" / name for name in files(tmp_path / "spool")]
+    assert [path.name for path in left if path.stat().st_size] == []
+    assert len(left) <= 3
     assert_tidy(tmp_path)
 
 
