@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.foundation import StorageError
-from phalanx.host import identity_of, is_alive, own_identity, signal_group, start, terminate, wait_until_dead
+from phalanx.host import identity_of, is_alive, own_identity, reap, signal_group, start, terminate, wait_until_dead
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -97,6 +97,21 @@ def test_a_child_leads_its_own_session_so_that_the_terminal_does_not_reach_it() 
         assert os.getsid(child.pid) == os.getpgid(child.pid) == child.pid != os.getsid(0)
     finally:
         terminate(child, 10)
+
+
+def test_what_a_killed_child_leaves_in_its_session_is_killed_when_it_is_reaped(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    child = start(["sh", "-c", "sleep 600 & echo $!; wait"], env=os.environ, output=output)
+    while not output.read_text().endswith("\n"):
+        assert reap(child) is None
+    grandchild = identity_of(int(output.read_text()))
+    assert grandchild is not None
+    os.kill(child.pid, signal.SIGKILL)
+    while (code := reap(child)) is None:
+        pass
+    assert code == -signal.SIGKILL
+    assert wait_until_dead(grandchild, 10)
+    assert reap(child) == code
 
 
 def test_terminate_ends_the_whole_group_and_kills_what_ignores_it(tmp_path: Path) -> None:

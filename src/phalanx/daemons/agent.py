@@ -28,7 +28,7 @@ from phalanx.cluster.objects import PLACEMENT, controller_lease
 from phalanx.daemons.words import last_words, signal_name
 from phalanx.events import Context, Emitter
 from phalanx.foundation import Home, PhalanxError, ensure_private_directory
-from phalanx.host.processes import is_alive, own_identity, signal_group, start
+from phalanx.host.processes import is_alive, own_identity, reap, signal_group, start
 from phalanx.job import EXIT_CODES, MemberStatus, PlacementStatus, WorkerExit, WorkerSpec
 from phalanx.state import Conflict, SqliteState, Stored
 
@@ -156,7 +156,7 @@ class Agent:
             self._emit(spec, {"event": "started", "pid": process.pid})
 
     def _reap(self, worker: _Worker) -> None:
-        if worker.exit is not None or (code := worker.process.poll()) is None:
+        if worker.exit is not None or (code := reap(worker.process)) is None:
             return
         worker.exit = exit_of(code, last_words(worker.log_file))
         # The others cannot go on without it. They are patient with one that ended as it should: they are about to.

@@ -94,6 +94,18 @@ def signal_group(pid: int, signal_number: int) -> None:
         os.killpg(pid, signal_number)
 
 
+def reap(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit status of what `start` began, None while it lives. What it left in its session is killed.
+
+    That happens before the child is reaped: until then nobody else can have the number of its group.
+    """
+    if process.returncode is None:
+        if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        signal_group(process.pid, signal.SIGKILL)
+    return process.poll()
+
+
 def terminate(process: subprocess.Popen[bytes], grace_s: float) -> int:
     """SIGTERM to the process's group, SIGKILL after `grace_s` seconds; returns its exit status."""
     signal_group(process.pid, signal.SIGTERM)
