@@ -137,6 +137,21 @@ def test_logs_show_each_line_with_its_rank(phalanx: Shell) -> None:
     assert phalanx("logs", "small", "-n", "tests", "--generation", "1")[1] == "[rank 0] of the first\n"
 
 
+def test_logs_are_one_document_for_a_program(phalanx: Shell) -> None:
+    run_dir = phalanx.submit(phase="Failed", generation=2)
+    write_log(run_dir, "of the first\n", generation=1)
+    write_log(run_dir, '"zero" \u00fc\nunfinished', rank=0, generation=2)
+    write_log(run_dir, "one\n", rank=1, generation=2)
+    assert phalanx.json("logs", "small", "-n", "tests") == [
+        {"rank": 0, "generation": 2, "line": '"zero" \u00fc'},
+        {"rank": 0, "generation": 2, "line": "unfinished"},
+        {"rank": 1, "generation": 2, "line": "one"},
+    ]
+    assert phalanx.json("logs", "small", "-n", "tests", "--generation", "1", "--rank", "0") == [
+        {"rank": 0, "generation": 1, "line": "of the first"}
+    ]
+
+
 def test_logs_of_a_generation_that_has_not_begun_are_those_of_the_one_before(phalanx: Shell) -> None:
     run_dir = phalanx.submit(phase="Placed", generation=2)
     write_log(run_dir, "of the first\n")
@@ -149,6 +164,35 @@ def test_logs_that_are_not_there_are_said_to_be(phalanx: Shell) -> None:
     assert code == 2
     assert f"{run_dir / 'logs'}: job tests/small has no output of generation 0" in err
     assert "phalanx describe" in err
+
+
+@pytest.mark.parametrize("follow", [(), ("-f",)])
+def test_logs_that_are_not_there_are_no_empty_document(phalanx: Shell, follow: tuple[str, ...]) -> None:
+    phalanx.submit(phase="Failed")
+    code, out, _ = phalanx("logs", "small", "-n", "tests", "--json", *follow)
+    assert (code, out) == (2, "")
+
+
+def test_followed_logs_are_a_document_a_line_for_a_program(phalanx: Shell) -> None:
+    run_dir = phalanx.submit(phase="Running", generation=1)
+    write_log(run_dir, "one\n")
+
+    def end() -> None:
+        time.sleep(0.5)
+        write_log(run_dir, "again\nlast words", rank=1, generation=2)
+        state = open_state(phalanx.home)
+        stored = read_job(state, *KEY)
+        report_status(state, stored, stored.job.status.model_copy(update={"phase": "Failed", "generation": 2}))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    _, out, _ = phalanx("logs", "small", "-n", "tests", "-f", "--json")
+    thread.join()
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"rank": 0, "generation": 1, "line": "one"},
+        {"rank": 1, "generation": 2, "line": "again"},
+        {"rank": 1, "generation": 2, "line": "last words"},
+    ]
 
 
 def test_following_logs_goes_from_one_generation_to_the_next_and_loses_no_line(phalanx: Shell) -> None:
