@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from phalanx.cli import _follow as module
-from phalanx.cli._follow import Follower, duration, evaluation_lines, outcome, say_end
+from phalanx.cli._follow import Follower, evaluation_lines, outcome, say_end
 from phalanx.cluster import Action
 from phalanx.events import Context, Emitter
 from phalanx.foundation import Home
@@ -76,9 +76,9 @@ def test_the_plan_says_how_long_it_will_take(home: Home, job: Job, capsys: pytes
         follower.changed(said(job, "Planned", "True", "PlanWritten"))
     first, second = heard(capsys)[:2]
     assert first == (
-        "- Planned: 0.26 M parameters on 2 workers, micro-batch 2 x 2, fp32, 8 MiB a worker above its baseline"
+        "- Planned: 0.26 M parameters on 2 workers, micro-batch 2 x 2, fp32, 8.00 MiB a worker above its baseline"
     )
-    assert second == "  10 steps: about 1 s of training, then evaluation"
+    assert second == "  10 steps: about 1.00 s of training, then evaluation"
 
 
 def test_a_restart_shows_its_cause_first(home: Home, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_steps_validations_and_damage_are_told_as_they_come(
     assert heard(capsys) == [
         "  step 3: held-out loss 2.2500 nats/token, 3.125 bits per byte",
         "! damaged checkpoint /c/step-2: checksum; using the one before",
-        "  step 3/10  loss 2.500  12,346 tokens/s  4 s left",
+        "  step 3/10  loss 2.500  12,346 tokens/s  3.50 s left",
     ]
 
 
@@ -180,21 +180,6 @@ def test_accuracy_is_better_when_larger_and_a_percentage() -> None:
         "  this model  44.0% of [MASK] tokens right",
         "  left        27.0% of [MASK] tokens right",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3600, "1 h 00 min"),
-        (7530, "2 h 05 min"),
-    ],
-)
-def test_durations_are_read_at_a_glance(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_the_outcome_is_for_programs() -> None:

@@ -38,6 +38,7 @@ def test_a_number_reads_back_to_within_its_digits(value: float) -> None:
     [
         (0.0000004, "0 µs"),
         (0.08, "80.0 ms"),
+        (-0.08, "−80.0 ms"),
         (12.34, "12.3 s"),
         (99.99, "1 min 40 s"),
         (192, "3 min 12 s"),
@@ -50,7 +51,14 @@ def test_durations_use_the_unit_that_fits(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("bytes_", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.50 KiB"), (114 << 20, "114 MiB"), (3 << 40, "3.00 TiB")],
+    [
+        (0, "0 bytes"),
+        (-1536, "−1.50 KiB"),
+        (1023, "1023 bytes"),
+        (1536, "1.50 KiB"),
+        (114 << 20, "114 MiB"),
+        (3 << 40, "3.00 TiB"),
+    ],
 )
 def test_sizes_are_binary(bytes_: int, text: str) -> None:
     assert size(bytes_) == text

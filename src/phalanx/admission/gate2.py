@@ -5,6 +5,7 @@ Compares numbers of the plan with facts of the host; measures nothing itself.
 
 from __future__ import annotations
 
+from phalanx.foundation import size_in_words
 from phalanx.job import Coverage, Decision, Finding, HostFacts, Job, Plan
 from phalanx.job.plan import WORKER_BASELINE_BYTES
 
@@ -47,8 +48,8 @@ def _disk(job: Job, plan: Plan, facts: HostFacts) -> list[Finding]:
     needed, free = disk_needed(job, plan), facts.disk_free_bytes
     kept = job.spec.training.keep_checkpoints
     evidence = (
-        f"{_size(needed)} needed: {kept} checkpoints kept and one being written, "
-        f"{_size(plan.predicted.checkpoint_bytes)} each, and events and logs; {_size(free)} free"
+        f"{size_in_words(needed)} needed: {kept} checkpoints kept and one being written, "
+        f"{size_in_words(plan.predicted.checkpoint_bytes)} each, and events and logs; {size_in_words(free)} free"
     )
     if needed > free:
         remedy = "free space, choose another place with --home, or lower training.keepCheckpoints"
@@ -60,7 +61,9 @@ def _disk(job: Job, plan: Plan, facts: HostFacts) -> list[Finding]:
 
 def _memory(plan: Plan, facts: HostFacts) -> list[Finding]:
     needed, available = memory_needed(plan), facts.memory_available_bytes
-    evidence = f"{plan.mesh.size} workers take {_size(needed)} at their peak; {_size(available)} is available"
+    evidence = (
+        f"{plan.mesh.size} workers take {size_in_words(needed)} at their peak; {size_in_words(available)} is available"
+    )
     smaller = " or a smaller training.microBatch" if plan.micro_batch > 1 else ""
     remedy = f"use fewer workers{smaller}, or end other programs"
     if needed > available:
@@ -91,11 +94,3 @@ def _finding(rule: str, severity: str, host: str, evidence: str, remedy: str) ->
             "source": "admission",
         }
     )
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from phalanx.cluster import Action
 from phalanx.daemons.tail import JobTail
 from phalanx.daemons.words import last_words
-from phalanx.foundation import Home
+from phalanx.foundation import Home, duration_in_words, size_in_words
 from phalanx.job import Condition, Job, Plan
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ class Follower:
         self.say(
             f"- Planned: {predicted.parameters / 1e6:.2f} M parameters on {plan.mesh.size} workers, "
             f"micro-batch {plan.micro_batch} x {plan.accumulation}, {plan.precision}, "
-            f"{predicted.memory.total / 2**20:.0f} MiB a worker above its baseline"
+            f"{size_in_words(predicted.memory.total)} a worker above its baseline"
         )
-        self.say(f"  {job.spec.training.steps} steps: about {duration(seconds)} of training, then evaluation")
+        self.say(f"  {job.spec.training.steps} steps: about {duration_in_words(seconds)} of training, then evaluation")
         for demand in plan.not_enforced:
             self.say(f"  {demand}")
 
@@ -158,7 +158,7 @@ class Follower:
     def _draw_step(self, job: Job) -> None:
         row, total = self._latest, job.spec.training.steps
         left = (total - row["step"]) * (row.get("step_s") or 0.0)
-        words = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
+        words = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  {duration_in_words(left)} left"
         self._bar.update(
             self._task, description=f"step {row['step']}/{total}", total=total, completed=row["step"], words=words
         )
@@ -171,16 +171,6 @@ def _is_said_elsewhere(condition: Condition, job: Job) -> bool:
     if condition.type != "Running" or condition.status == "True":
         return condition.type == "Reported" and condition.status == "True"
     return job.status.phase in ("Placed", "Evaluating")
-
-
-def duration(seconds: float) -> str:
-    """Such as `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def say_end(follower: Follower, job: Job) -> None:

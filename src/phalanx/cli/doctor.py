@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from phalanx.cli._options import echo_json, home_option, json_option
-from phalanx.foundation import Home
+from phalanx.foundation import Home, size_in_words
 
 if TYPE_CHECKING:
     from phalanx.job import HostFacts
@@ -71,7 +71,7 @@ def _cores(facts: HostFacts) -> Line:
 
 def _memory(facts: HostFacts) -> Line:
     free = facts.memory_available_bytes
-    found = f"{free / GIB:.1f} GiB of {facts.memory_bytes / GIB:.1f} GiB free"
+    found = f"{size_in_words(free)} of {size_in_words(facts.memory_bytes)} free"
     if free >= 2 * GIB:
         return Line("memory", "has", found, "the plan of a job says how much of it the workers will take")
     return Line("memory", "lacks", found, "two workers of a small model take about 1 GiB", "end other programs")
@@ -79,7 +79,7 @@ def _memory(facts: HostFacts) -> Line:
 
 def _disk(facts: HostFacts) -> Line:
     free = facts.disk_free_bytes
-    found = f"{free / GIB:.1f} GiB free for the home"
+    found = f"{size_in_words(free)} free for the home"
     if free >= GIB:
         return Line("disk", "has", found, "prepared text, checkpoints and events of the example jobs take under 1 GiB")
     return Line("disk", "lacks", found, "an example job may not fit", "free space, or choose another place with --home")
@@ -159,7 +159,7 @@ def command(home: Home, as_json: bool) -> None:
         echo_json({"host": facts.host, "checks": checks, "facts": [fact.model_dump() for fact in facts.facts]})
         return
     model = next(fact.value for fact in facts.facts if fact.name == "cpu.model")
-    click.echo(f"{facts.host}: {model}, {facts.cores} cores, {facts.memory_bytes / GIB:.0f} GiB. Home: {home.root}\n")
+    click.echo(f"{facts.host}: {model}, {facts.cores} cores, {size_in_words(facts.memory_bytes)}. Home: {home.root}\n")
     _draw(lines, click.echo)
 
 

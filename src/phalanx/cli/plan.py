@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phalanx.cli._options import echo_json, home_option, job_file_argument, json_option
-from phalanx.foundation import Home, PhalanxError, UsageError
+from phalanx.foundation import Home, PhalanxError, UsageError, duration_in_words, size_in_words
 
 if TYPE_CHECKING:
     from phalanx.job import Decision, HostFacts, Job, Plan
@@ -124,7 +124,6 @@ def _failure(words: str, code: int) -> PhalanxError:
 
 def lines_of(job: Job, plan: Plan, facts: HostFacts) -> Iterator[str]:
     """The plan, for a person."""
-    from phalanx.cli._follow import duration
     from phalanx.job.plan import WORKER_BASELINE_BYTES
 
     predicted, steps = plan.predicted, job.spec.training.steps
@@ -137,25 +136,26 @@ def lines_of(job: Job, plan: Plan, facts: HostFacts) -> Iterator[str]:
         f"{plan.micro_batch} at once, {_count(plan.accumulation, 'time')}, on each worker"
     )
     yield f"  precision    {plan.precision}"
-    yield f"  memory       {_size(predicted.memory.total)} a worker at the peak of a step:"
+    yield f"  memory       {size_in_words(predicted.memory.total)} a worker at the peak of a step:"
     for name in _CATEGORIES:
-        yield f"               {_size(getattr(predicted.memory, name)):>9}  {name}"
+        yield f"               {size_in_words(getattr(predicted.memory, name)):>9}  {name}"
     needed = plan.mesh.size * (predicted.memory.total + WORKER_BASELINE_BYTES)
     yield (
-        f"               with programs {_size(needed)} for {_count(plan.mesh.size, 'worker')}; "
-        f"{_size(facts.memory_available_bytes)} is available"
+        f"               with programs {size_in_words(needed)} for {_count(plan.mesh.size, 'worker')}; "
+        f"{size_in_words(facts.memory_available_bytes)} is available"
     )
-    yield f"  checkpoint   {_size(predicted.checkpoint_bytes)}"
+    yield f"  checkpoint   {size_in_words(predicted.checkpoint_bytes)}"
     yield (
-        f"  time         {predicted.step_seconds:.3g} s a step, about {tokens / predicted.step_seconds:,.0f} tokens/s; "
-        f"{steps:,} steps: {duration(steps * predicted.step_seconds)}, then evaluation"
+        f"  time         {duration_in_words(predicted.step_seconds)} a step, "
+        f"about {tokens / predicted.step_seconds:,.0f} tokens/s; "
+        f"{steps:,} steps: {duration_in_words(steps * predicted.step_seconds)}, then evaluation"
     )
     yield "Why:"
     yield from (f"  - {reason}" for reason in plan.reasons)
     if plan.fallbacks:
         yield "If memory runs out, in this order:"
         for f in plan.fallbacks:
-            peak = _size(f.predicted.memory.total)
+            peak = size_in_words(f.predicted.memory.total)
             yield f"  - {f.micro_batch} at once, {_count(f.accumulation, 'time')}: {peak} a worker"
     if plan.not_enforced:
         yield "Not enforced:"
@@ -175,11 +175,3 @@ def _plain(value: Any) -> Any:
 
 def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never, get_args
 
+from phalanx.foundation import size_in_words
 from phalanx.job import (
     FINAL_PHASES,
     Condition,
@@ -226,7 +227,7 @@ def _obstacles(decision: Decision) -> str:
 def _words(plan: Plan) -> str:
     return (
         f"{plan.mesh.size} workers, micro-batch {plan.micro_batch} x {plan.accumulation}, {plan.precision}, "
-        f"{plan.predicted.memory.total / 2**20:.0f} MiB each"
+        f"{size_in_words(plan.predicted.memory.total)} each"
     )
 
 

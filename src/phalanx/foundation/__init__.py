@@ -14,6 +14,7 @@ from phalanx.foundation.files import (
 )
 from phalanx.foundation.home import Home
 from phalanx.foundation.names import check_name, nearest
+from phalanx.foundation.words import duration_in_words, size_in_words
 
 __all__ = [
     "DiskFull",
@@ -23,9 +24,11 @@ __all__ = [
     "StorageError",
     "UsageError",
     "check_name",
+    "duration_in_words",
     "ensure_private_directory",
     "nearest",
     "sha256_file",
+    "size_in_words",
     "storage_error",
     "sync_directory",
     "write_atomic",

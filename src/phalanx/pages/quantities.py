@@ -10,6 +10,8 @@ import itertools
 import math
 from datetime import UTC, datetime
 
+from phalanx.foundation import duration_in_words, size_in_words
+
 MISSING = "–"
 _MINUS = "\u2212"
 
@@ -46,31 +48,17 @@ def count(value: int | float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes in binary units."""
+    """Bytes in binary units, as the terminal says them."""
     if value is None:
         return MISSING
-    amount, sign = abs(float(value)), _MINUS if value < 0 else ""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            break
-        amount /= 1024
-    return f"{sign}{amount:.0f} {unit}" if unit == "bytes" or amount >= 100 else f"{sign}{number(amount)} {unit}"
+    return (_MINUS if value < 0 else "") + size_in_words(abs(value))
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as `450 ms`, `12.3 s`, `3 min 12 s` or `2 h 05 min`."""
+    """Seconds as `80.0 ms`, `12.3 s`, `3 min 12 s` or `2 h 05 min`, as the terminal says them."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
-    if abs(seconds) < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
-    if abs(seconds) < 1:
-        return f"{number(seconds * 1e3)} ms"
-    if abs(seconds) < 99.95:
-        return f"{number(seconds)} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (_MINUS if seconds < 0 else "") + duration_in_words(abs(seconds))
 
 
 def clock(seconds: float) -> str:

@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from phalanx.foundation import PhalanxError
+from phalanx.foundation import PhalanxError, size_in_words
 from phalanx.job import HostFacts, Job, MemoryPrediction
 from phalanx.job.plan import WORKER_BASELINE_BYTES, ArithmeticPrecision
 from phalanx.planning.calibration import Circumstances, predicted_memory
 from phalanx.planning.subject import bare_plan
 from phalanx.planning.trace import StepTrace, Subject, trace_step
-from phalanx.planning.words import size_in_words
 
 USABLE = 0.9  # of the memory that is available: the rest is for what comes and goes
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from phalanx.data import Loader
-from phalanx.foundation import UsageError
+from phalanx.foundation import UsageError, duration_in_words, size_in_words
 from phalanx.job import HostFacts, Job, MeshSpec, Plan, Predicted, not_enforced
 from phalanx.job.plan import ArithmeticPrecision
 from phalanx.planning import words
@@ -88,12 +88,12 @@ class _Planner:
         trials, how = self._times(fitting, precisions)
         chosen = best(trials)
         plan = self._plan_of(chosen)
-        peak, room = (words.size_in_words(count) for count in (plan.predicted.memory.total, self._fitting.room))
+        peak, room = (size_in_words(count) for count in (plan.predicted.memory.total, self._fitting.room))
         reasons = (
             words.why_this_mesh(self._workers, self._threads, self._facts.cores, self._summed_bytes(chosen)),
             words.why_this_size(asked, self._share, chosen, trials, sizes[len(fitting) :]),
             words.why_this_precision(training.precision, chosen, trials),
-            f"a step takes {words.seconds_in_words(chosen.step_seconds)}: {how}",
+            f"a step takes {duration_in_words(chosen.step_seconds)}: {how}",
             f"a worker holds {peak} at the peak of a step, beside its program; {room} is there for each",
         )
         changes = {

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from phalanx.foundation import duration_in_words, size_in_words
 from phalanx.job.plan import ArithmeticPrecision
 from phalanx.planning.trials import WORTH_BF16, Trial
-
-
-def size_in_words(count: float) -> str:
-    """Bytes, such as `37 MiB`."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"
-
-
-def seconds_in_words(seconds: float) -> str:
-    """Such as `31 ms`, `2.40 s`."""
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def why_this_mesh(workers: int, threads: int, cores: int, summed_bytes: int) -> str:
@@ -45,8 +32,8 @@ def why_this_size(
     if share == 1:
         return f"{words}: a worker has one sequence a step"
     others = sorted(t for t in trials if t.precision == chosen.precision and t.micro_batch != chosen.micro_batch)
-    beside = ", ".join(f"{t.micro_batch} takes {seconds_in_words(t.step_seconds)}" for t in others)
-    words += f": a step takes {seconds_in_words(chosen.step_seconds)}" + (f"; with {beside}" if beside else "")
+    beside = ", ".join(f"{t.micro_batch} takes {duration_in_words(t.step_seconds)}" for t in others)
+    words += f": a step takes {duration_in_words(chosen.step_seconds)}" + (f"; with {beside}" if beside else "")
     return f"{words}; {too_large[0]} would not fit into memory" if too_large else words
 
 
@@ -60,7 +47,7 @@ def why_this_precision(asked: str, chosen: Trial, trials: Sequence[Trial]) -> st
     if not pairs:
         return f"{chosen.precision}: {other} was not tried"
     ours, theirs, micro_batch = pairs[0]
-    times = f"{seconds_in_words(ours)} and {seconds_in_words(theirs)} in {other}"
+    times = f"{duration_in_words(ours)} and {duration_in_words(theirs)} in {other}"
     words = f"with micro-batch {micro_batch} a step takes {times}"
     if chosen.precision == "fp32" and theirs < ours:
         words += f", less than the {WORTH_BF16:.0%} that its lost digits must be worth"
