@@ -5,8 +5,9 @@ Names are loaded on first use, as torch is slow.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
     from phalanx.evaluation.errors import EvaluationError, NotACheckpoint, NotADecoder, UnusablePrompt
@@ -40,9 +41,4 @@ __all__ = [
     "open_checkpoint",
     "write_text",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -13,6 +13,7 @@ from phalanx.foundation.files import (
     writing,
 )
 from phalanx.foundation.home import Home
+from phalanx.foundation.lazy import lazy_names
 from phalanx.foundation.names import check_name, nearest
 from phalanx.foundation.words import duration_in_words, size_in_words
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_name",
     "duration_in_words",
     "ensure_private_directory",
+    "lazy_names",
     "nearest",
     "sha256_file",
     "size_in_words",

@@ -5,9 +5,9 @@ The catalogue alone, without torch even for a type checker: `phalanx.models.cata
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from phalanx.foundation import lazy_names
 from phalanx.models.catalog import MODELS, Entry, ModelConfig, UnknownModel, resolve
 
 if TYPE_CHECKING:
@@ -28,9 +28,4 @@ __all__ = [
     "generate",
     "resolve",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,9 @@ Names are loaded on first use: a collector needs no DuckDB.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
     from phalanx.telemetry.collector import Collector, Round
@@ -40,9 +41,4 @@ __all__ = [
     "StoreFenced",
     "TelemetryError",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
