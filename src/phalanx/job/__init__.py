@@ -34,6 +34,7 @@ from phalanx.job.spec import (
     WorkersSpec,
 )
 from phalanx.job.template import template
+from phalanx.job.values import read_value
 from phalanx.job.yaml import dotted, dump_job, parse_job, read_job
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "not_enforced",
     "parse_job",
     "read_job",
+    "read_value",
     "template",
     "unenforceable",
 ]

@@ -12,13 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from phalanx.events import Context, Emitter
-from phalanx.foundation import UsageError, write_atomic
+from phalanx.foundation import write_atomic
 from phalanx.foundation.child import run_child
 from phalanx.host import facts_of_host
-from phalanx.job import Job, Plan
+from phalanx.job import Job, Plan, read_value
 from phalanx.planning.rehearsal import Rehearsal
 
 _SAY_EVERY_S = 0.5
@@ -47,7 +45,7 @@ def main() -> None:
     parser.add_argument("--spool", type=Path, required=True, help="where events go")
     parser.add_argument("--cache", type=Path, help="prepared corpora; default: cache beside the spool")
     options = parser.parse_args()
-    job = _read_job(options.run_dir / "job.json")
+    job = read_value(options.run_dir / "job.json", Job)
     plan = _plan(job, options.run_dir, options.cache or options.spool.parent / "cache")
     write_atomic(options.run_dir / "plan.json", plan.model_dump_json(by_alias=True, indent=1))
     context = Context(
@@ -68,17 +66,6 @@ def _plan(job: Job, run_dir: Path, cache_dir: Path) -> Plan:
 
         corpus = prepare(job.spec.data, job.spec.model.objective, cache_dir, speaker.data)
         return make_plan(job, Loader(corpus, LoaderSpec.of(job.spec)), facts, rehearsal, speaker.say)
-
-
-def _read_job(path: Path) -> Job:
-    try:
-        return Job.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot be read ({error.strerror})", where=str(path), remedy="run the job again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}: {first['msg']}", where=str(path), remedy="run the job again") from error
 
 
 if __name__ == "__main__":

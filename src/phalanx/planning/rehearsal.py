@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 from phalanx.foundation import PhalanxError, write_atomic
 from phalanx.foundation.child import run_child
 from phalanx.host.processes import start, terminate
-from phalanx.job import Job, MeshSpec
+from phalanx.job import Job, MeshSpec, read_value
 from phalanx.job.plan import ArithmeticPrecision
 from phalanx.planning.trials import Trial, next_trial
 
@@ -129,7 +129,7 @@ def main() -> None:
 
     orders = _wait_for_orders(options.directory / _ORDERS)
     torch.set_num_threads(orders.threads)
-    job = Job.model_validate_json(options.job.read_bytes())
+    job = read_value(options.job, Job)
     corpus = prepare(job.spec.data, job.spec.model.objective, options.cache)
     loader = Loader(corpus, LoaderSpec.of(job.spec))
     group = join(Membership.from_environment(os.environ))

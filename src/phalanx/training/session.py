@@ -14,17 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from phalanx.collectives import CollectiveError, Group, Membership, join
 from phalanx.data import Corpus, Loader, LoaderSpec, reopen
 from phalanx.events import Context, Emitter
 from phalanx.foundation import UsageError
-from phalanx.job import Job, Plan
+from phalanx.job import Job, Plan, read_value
 from phalanx.models import build, resolve
 from phalanx.parallel import Mesh
 from phalanx.training import checkpoint, memory
@@ -39,7 +37,6 @@ JOIN_TIMEOUT_S = 120.0
 MAX_TOUCHED_BYTES = 1 << 30
 
 log = logging.getLogger(__name__)
-T = TypeVar("T", Job, Plan)
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class Session:
     def __init__(self, orders: Orders, stop: Callable[[], bool]) -> None:
         self._orders = orders
         self._stop = stop
-        self._job = _read(orders.run_dir / "job.json", Job)
-        plan = _read(orders.run_dir / "plan.json", Plan)
+        self._job = read_value(orders.run_dir / "job.json", Job)
+        plan = read_value(orders.run_dir / "plan.json", Plan)
         if not -1 <= orders.fallback < len(plan.fallbacks):
             raise UsageError(f"the plan has no fallback {orders.fallback}", where=str(orders.run_dir / "plan.json"))
         self._plan = plan if orders.fallback < 0 else plan.fallbacks[orders.fallback]
@@ -193,17 +190,6 @@ class Session:
         written = checkpoint.write(self._checkpoints, manifest, stepper.state(), companions, keep)
         row = {"event": "written", "step": step, "path": str(written.path), "bytes": written.bytes}
         self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot be read ({error.strerror})", where=str(path), remedy="start the job again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{place}: {first['msg']}", where=str(path), remedy="start the job again") from error
 
 
 def _load_lazy_parts() -> None:
