@@ -150,6 +150,28 @@ def test_a_private_directory_may_already_be_there(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+def test_missing_parents_of_a_private_directory_are_private_and_others_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    (tmp_path / "there").chmod(0o755)
+    path = ensure_private_directory(tmp_path / "there" / "a" / "b" / "c")
+    modes = [stat.S_IMODE(directory.stat().st_mode) for directory in (path, *path.parents[:3])]
+    assert modes == [0o700, 0o700, 0o700, 0o755]
+
+
+def test_a_private_directory_may_be_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ensure_private_directory(Path("a/b"))
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper"])
+def test_a_file_where_a_private_directory_should_be_is_an_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(StorageError):
+        ensure_private_directory(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @given(st.binary(max_size=4096))
 def test_the_checksum_is_that_of_the_bytes(data: bytes) -> None:
     import tempfile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -88,9 +89,11 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
 
 
 def ensure_private_directory(path: Path) -> Path:
-    """Create `path` and its parents, readable by its owner only (0700), and return it."""
+    """Create `path` and the parents that are missing, readable by their owner only (0700), and return it."""
     with writing(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = itertools.takewhile(lambda parent: not parent.exists(), path.parents)
+        for directory in reversed([path, *missing]):  # one by one: pathlib gives parents the default mode
+            directory.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
