@@ -1,6 +1,7 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +51,13 @@ def test_known_sums(values: list[float], expected: float) -> None:
 def test_what_is_no_number_stays_none(values: list[float]) -> None:
     assert math.isnan(float(ExactSum.of(values)))
     assert math.isnan(float(ExactSum.of(values[:1]) + ExactSum.of(values[1:]) + ExactSum.of([2.0])))
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_the_state_is_plain_whatever_kind_of_float_it_is_fed(kind: type[np.floating]) -> None:
+    values = [kind(0.5), kind(math.inf), kind(1)]
+    for part in (ExactSum.of(values), ExactSum.of(values[:2]) + ExactSum.of(values[1:])):
+        assert type(part.units) is int
+        assert type(part.special) is float
+        assert type(float(part)) is float
+    assert ExactSum.of(values) == ExactSum.of([0.5, math.inf, 1.0])

@@ -26,7 +26,7 @@ class ExactSum:
                 numerator, denominator = float(value).as_integer_ratio()
                 units += numerator << (_SCALE + 1 - denominator.bit_length())
             else:
-                special += value
+                special += float(value)  # not numpy's, which stays numpy's
         return cls(units, special)
 
     def __add__(self, other: ExactSum) -> ExactSum:
