@@ -1,4 +1,4 @@
-"""Longer stories of the same job: everything is killed, the disk fills up, two runs at once, another host name."""
+"""Longer stories of the same job: everything is killed, paused or deleted, another host name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,35 +138,6 @@ def test_a_job_that_is_deleted_while_it_runs_ends_everywhere(finished: Terminals
     assert terminals.job().job.status.attempt == 2
 
 
-def test_two_runs_at_once_disturb_each_other_in_nothing(finished: Terminals, terminals: Terminals, text: Path) -> None:
-    documents = {}
-    for name in ("one", "two"):
-        documents[name] = job_document(text)
-        documents[name]["metadata"]["name"] = name
-    commands = [terminals.phalanx("run", terminals.write_job(documents[name], name)) for name in ("one", "two")]
-    assert [command.wait(200) for command in commands] == [0, 0], [command.said for command in commands]
-    query = "SELECT job_uid, rank, count(*) AS n, count(DISTINCT step) AS steps FROM steps GROUP BY job_uid, rank"
-    rows = terminals.sql(query)
-    assert len(rows) == 4
-    assert {(row["n"], row["steps"]) for row in rows} == {(120, 120)}
-    assert terminals.sql("SELECT count(*) AS n FROM losses") == [{"n": 0}]
-    for command in commands:
-        assert "killed" not in Path(command.stdout.splitlines()[-1]).read_text()
-
-
-def test_of_two_runs_of_one_name_at_the_same_moment_one_begins(terminals: Terminals, text: Path) -> None:
-    file = terminals.write_job(job_document(text, steps=LONG))
-    commands = [terminals.phalanx("run", file) for _ in range(2)]
-    wait_until(lambda: any(command.process.poll() is not None for command in commands), "both run", 60)
-    loser, winner = sorted(commands, key=lambda command: command.process.poll() is None)
-    assert loser.wait() == 1
-    assert "default/small is running" in loser.stderr
-    wait_until(lambda: "preparing the data and planning" in winner.stderr, f"the winner does not go on: {winner.said}")
-    winner.interrupt()
-    assert winner.wait() == 130
-    assert terminals.job().job.status.phase == "Stopped"
-
-
 def test_an_interrupt_while_planning_ends_the_planner_and_what_it_started(terminals: Terminals, text: Path) -> None:
     command = terminals.phalanx("run", terminals.write_job(job_document(text)))
     wait_until(lambda: rehearsing(terminals.home), "no rehearsal is begun", 60)
@@ -188,39 +157,6 @@ def rehearsing(home: Home) -> list[int]:
             parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
             children += [pid] if parent in planners else []
     return children
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@pytest.mark.root
-def test_a_disk_that_fills_up_ends_the_run_with_one_message_and_keeps_the_checkpoint(
-    finished: Terminals, small_disk: Path, tmp_path: Path
-) -> None:
-    terminals = Terminals(Home.find(small_disk / "home"), tmp_path)
-    terminals.prepare(finished, steps=LONG)
-    command = terminals.phalanx("resume", "small")
-    terminals.wait_for_step(41)
-    with pytest.raises(OSError, match="No space left"):
-        (small_disk / "ballast").write_bytes(bytes(80 << 20))
-    assert command.wait() == 1, command.said
-    assert "the disk is full" in command.stderr
-    assert "free space there" in command.stderr
-    assert left_behind(terminals.home.root) == {}
-    (small_disk / "ballast").unlink()
-    kept = terminals.checkpointed()
-    assert kept >= 40
-    again = terminals.phalanx("resume", "small")
-    generation = terminals.job().job.status.generation
-    terminals.wait_for_step(kept + 1, generation=generation + 1)
-    again.interrupt()
-    assert again.wait() == 130
 
 
 @pytest.mark.root
