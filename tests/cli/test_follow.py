@@ -78,7 +78,7 @@ def test_the_plan_says_how_long_it_will_take(home: Home, job: Job, capsys: pytes
     assert first == (
         "- Planned: 0.26 M parameters on 2 workers, micro-batch 2 x 2, fp32, 8.00 MiB a worker above its baseline"
     )
-    assert second == "  10 steps: about 1.00 s of training, then evaluation"
+    assert second == "  10 steps: about 1 s of training, then evaluation"
 
 
 def test_a_restart_shows_its_cause_first(home: Home, job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_steps_validations_and_damage_are_told_as_they_come(
     assert heard(capsys) == [
         "  step 3: held-out loss 2.2500 nats/token, 3.125 bits per byte",
         "! damaged checkpoint /c/step-2: checksum; using the one before",
-        "  step 3/10  loss 2.500  12,346 tokens/s  3.50 s left",
+        "  step 3/10  loss 2.500  12,346 tokens/s  4 s left",
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.foundation import duration_in_words, size_in_words
+from phalanx.foundation import duration_in_words, estimate_in_words, size_in_words
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,13 @@ def test_sizes_are_binary_and_have_three_digits(count: float, words: str) -> Non
 )
 def test_durations_use_the_unit_that_fits(seconds: float, words: str) -> None:
     assert duration_in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 s"), (3.4, "3 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (7530, "2 h 05 min")]
+)
+def test_an_estimate_is_no_finer_than_a_second(seconds: float, words: str) -> None:
+    assert estimate_in_words(seconds) == words
 
 
 SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from phalanx.cluster import Action
 from phalanx.daemons.tail import JobTail
 from phalanx.daemons.words import last_words
-from phalanx.foundation import Home, duration_in_words, size_in_words
+from phalanx.foundation import Home, estimate_in_words, size_in_words
 from phalanx.job import Condition, Job, Plan
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Follower:
             f"micro-batch {plan.micro_batch} x {plan.accumulation}, {plan.precision}, "
             f"{size_in_words(predicted.memory.total)} a worker above its baseline"
         )
-        self.say(f"  {job.spec.training.steps} steps: about {duration_in_words(seconds)} of training, then evaluation")
+        self.say(f"  {job.spec.training.steps} steps: about {estimate_in_words(seconds)} of training, then evaluation")
         for demand in plan.not_enforced:
             self.say(f"  {demand}")
 
@@ -158,7 +158,7 @@ class Follower:
     def _draw_step(self, job: Job) -> None:
         row, total = self._latest, job.spec.training.steps
         left = (total - row["step"]) * (row.get("step_s") or 0.0)
-        words = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  {duration_in_words(left)} left"
+        words = f"loss {row['loss']:.3f}  {row['tokens_per_second']:,.0f} tokens/s  {estimate_in_words(left)} left"
         self._bar.update(
             self._task, description=f"step {row['step']}/{total}", total=total, completed=row["step"], words=words
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phalanx.cli._options import echo_json, home_option, job_file_argument, json_option
-from phalanx.foundation import Home, PhalanxError, UsageError, duration_in_words, size_in_words
+from phalanx.foundation import Home, PhalanxError, UsageError, duration_in_words, estimate_in_words, size_in_words
 
 if TYPE_CHECKING:
     from phalanx.job import Decision, HostFacts, Job, Plan
@@ -148,7 +148,7 @@ def lines_of(job: Job, plan: Plan, facts: HostFacts) -> Iterator[str]:
     yield (
         f"  time         {duration_in_words(predicted.step_seconds)} a step, "
         f"about {tokens / predicted.step_seconds:,.0f} tokens/s; "
-        f"{steps:,} steps: {duration_in_words(steps * predicted.step_seconds)}, then evaluation"
+        f"{steps:,} steps: {estimate_in_words(steps * predicted.step_seconds)}, then evaluation"
     )
     yield "Why:"
     yield from (f"  - {reason}" for reason in plan.reasons)

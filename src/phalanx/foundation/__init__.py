@@ -15,7 +15,7 @@ from phalanx.foundation.files import (
 from phalanx.foundation.home import Home
 from phalanx.foundation.lazy import lazy_names
 from phalanx.foundation.names import check_name, nearest
-from phalanx.foundation.words import duration_in_words, size_in_words
+from phalanx.foundation.words import duration_in_words, estimate_in_words, size_in_words
 
 __all__ = [
     "DiskFull",
@@ -27,6 +27,7 @@ __all__ = [
     "check_name",
     "duration_in_words",
     "ensure_private_directory",
+    "estimate_in_words",
     "lazy_names",
     "nearest",
     "sha256_file",

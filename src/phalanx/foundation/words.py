@@ -29,7 +29,16 @@ def duration_in_words(seconds: float) -> str:
         return f"{_three_digits(seconds * 1e3)} ms"
     if seconds < 99.95:
         return f"{_three_digits(seconds)} s"
+    return _minutes(round(seconds))
+
+
+def estimate_in_words(seconds: float) -> str:
+    """As `duration_in_words`, but no finer than a second, which is more than an estimate knows."""
     whole = round(seconds)
+    return f"{whole} s" if whole < 60 else _minutes(whole)
+
+
+def _minutes(whole: int) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
