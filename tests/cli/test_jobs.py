@@ -63,7 +63,28 @@ def test_without_jobs_get_says_how_to_make_one(phalanx: Shell) -> None:
     code, out, err = phalanx("get")
     assert (code, out) == (0, "")
     assert "phalanx job init" in err
+    assert str(phalanx.home.root) in err  # a misspelt home has none either
     assert phalanx.json("get") == []
+
+
+@pytest.mark.parametrize("verb", ["get", "describe", "delete"])
+def test_a_name_without_the_word_before_it_is_answered_with_the_whole_command(phalanx: Shell, verb: str) -> None:
+    code, _, err = phalanx(verb, "small")
+    assert code == 2
+    assert f"`phalanx {verb} job small`" in err
+
+
+def test_a_long_name_keeps_its_column(phalanx: Shell) -> None:
+    name = "a-name-that-says-much-of-what-the-job-does"
+    phalanx.submit(name)
+    phalanx.submit("short")
+    _, out, _ = phalanx("get")
+    head, *lines = out.splitlines()
+    column = head.index("PHASE")
+    assert [line[column:].split()[0] for line in lines] == ["Pending", "Pending"]
+    assert [line.split()[1] for line in lines] == [name, "short"]
+    _, out, _ = phalanx("get", "job", "short", "-n", "tests")
+    assert out.splitlines()[0].startswith("NAMESPACE  NAME   PHASE    ATTEMPT")
 
 
 def test_jobs_are_listed_with_the_newest_reason(phalanx: Shell) -> None:

@@ -59,6 +59,12 @@ def test_help_lists_every_verb_with_its_summary(capsys: pytest.CaptureFixture[st
         assert summary in shown
 
 
+def test_help_has_a_short_form_at_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["-h"], ["version", "-h"], ["events", "sql", "-h"]):
+        assert main(arguments) == 0
+        assert "Usage: phalanx" in capsys.readouterr().out
+
+
 def test_a_misspelt_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verison"]) == 2
     assert "Did you mean 'version'?" in capsys.readouterr().err
@@ -151,6 +157,9 @@ def command(how):
         raise ZeroDivisionError("a bug")
     if how == "file":
         open("/absent/file")
+    if how == "once":
+        click.echo("line")
+        return
     while True:
         click.echo("line")
 
@@ -182,6 +191,21 @@ def test_an_unforeseen_error_is_one_message_and_with_debug_a_traceback() -> None
 def test_an_unforeseen_error_of_a_file_names_it() -> None:
     done = unforeseen("--how", "file")
     assert done.stderr.startswith("phalanx: /absent/file: No such file or directory\n")
+
+
+def test_an_output_on_a_full_disk_is_said_so() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", UNFORESEEN, "trial"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("phalanx: cannot write: No space left on device\n")
+
+
+def test_an_output_that_the_caller_has_closed_is_no_failure() -> None:
+    script = [sys.executable, "-c", UNFORESEEN, "trial", "--how", "once"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_talk_about() -> None:

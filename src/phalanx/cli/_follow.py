@@ -185,7 +185,7 @@ def say_end(follower: Follower, job: Job) -> None:
     after = ""
     if job.status.phase == "Stopped":
         after = f"`phalanx resume {name}{flag}` goes on from the last checkpoint; "
-    elif job.status.phase == "Failed" and job.status.generation > 0:
+    elif job.status.phase == "Failed" and any((run_dir / "logs").glob("generation-*")):
         after = f"`phalanx logs {name}{flag}` shows what the workers said; "
     follower.say(f"{namespace}/{name}: {job.status.phase}; {after}" + ("report:" if job.status.report else "no report"))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from phalanx.cli._kinds import KINDS
+from phalanx.cli._kinds import Kind
 from phalanx.cli._options import NameType, echo_json, home_option, json_option
 from phalanx.foundation import Home
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(KINDS, case_sensitive=False), metavar="[jobs]", default="jobs")
+@click.argument("kind", type=Kind(), metavar="[jobs]", default="jobs")
 @click.argument("name", type=NameType(), required=False)
 @click.option("-n", "--namespace", type=NameType(), help="Of one team only.  [default: all; with NAME: default]")
 @click.option(
@@ -52,9 +52,16 @@ def command(kind: str, name: str | None, namespace: str | None, watch: bool, hom
         echo_json([_row(stored) for stored in jobs])
         return
     if not jobs and not watch:
-        click.echo("There are no jobs. `phalanx job init my-job.yaml` writes a first one.", err=True)
+        click.echo(f"There are no jobs in {home.root}. `phalanx job init my-job.yaml` writes a first one.", err=True)
         return
-    line = "{namespace:<14}{name:<28}{phase:<12}{attempt:>7}{generation:>12}{restarts:>10}  {reason}"
+    # As wide as what is there; a watch leaves room for what may come.
+    least = (12, 26, 10) if watch else (len("namespace"), len("name"), len("phase"))
+    rows = [(*stored.key, stored.job.status.phase) for stored in jobs]
+    a, b, c = (max(map(len, column)) for column in zip(*rows, ["x" * width for width in least], strict=True))
+    line = (
+        f"{{namespace:<{a}}}  {{name:<{b}}}  {{phase:<{c}}}  "
+        "{attempt:>7}  {generation:>10}  {restarts:>8}  {reason}"
+    )
     if not as_json:
         heads = {
             key: key.upper() for key in ("namespace", "name", "phase", "attempt", "generation", "restarts", "reason")

@@ -9,6 +9,7 @@ Imports click and foundation only. A verb is imported when it is invoked, by its
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -70,7 +71,12 @@ class VerbTable(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in VERBS.items()])
 
 
-@click.group(cls=VerbTable, name="phalanx", params=[_debug_option()])
+@click.group(
+    cls=VerbTable,
+    name="phalanx",
+    params=[_debug_option()],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--home",
     type=click.Path(file_okay=False),
@@ -94,6 +100,8 @@ def _explain_uncaught(kind: type[BaseException], error: BaseException, trace: Tr
     del trace
     if isinstance(error, OSError) and error.filename is not None:
         what, remedy = f"{error.filename}: {error.strerror}", "check the path, its permissions and the disk"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that is open, as the output is
+        what, remedy = f"cannot write: {error.strerror}", "free space where the home lies and where the output goes"
     else:
         what = f"unexpected {kind.__name__}: {error}"
         remedy = "run it again with --debug, and report the traceback with the output of `phalanx version`"
@@ -122,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with cli.make_context("phalanx", given) as context:
             outcome: Any = cli.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the caller has closed it
+            sys.stdout.flush()
     except PhalanxError as error:
         if debug:
             traceback.print_exc()
