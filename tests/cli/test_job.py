@@ -47,6 +47,29 @@ def test_validate_raises_the_error_that_lists_every_problem() -> None:
     assert len(result.exception.problems) == 5
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        ("gpt-tiny", "gpt-tny", "a.yaml:5: spec.model.name: there is no model 'gpt-tny'; did you mean gpt-tiny?"),
+        ("causal-lm", "masked-lm", "a.yaml:6: spec.model.objective: gpt-tiny learns causal-lm, not masked-lm"),
+        ("kind: bytes", "kind: wordpiece", "a.yaml:7: spec.data.vocabulary.kind: a wordpiece vocabulary loses case"),
+    ],
+)
+def test_validate_finds_what_can_be_learned_nowhere(tmp_path: Path, written: str, instead: str, said: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "apiVersion: phalanx.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: a}\nspec:\n"
+        "  model: {name: gpt-tiny,\n          objective: causal-lm}\n"
+        "  data: {source: not-there-yet, sequenceLength: 128, vocabulary: {kind: bytes}}\n"
+        "  training: {steps: 3}\n"
+    )
+    assert CliRunner().invoke(command, ["validate", str(file)]).exit_code == 0
+    file.write_text(file.read_text().replace(written, instead))
+    error = CliRunner().invoke(command, ["validate", str(file)]).exception
+    assert isinstance(error, JobFileError)
+    assert said in str(error)
+
+
 def test_validate_as_json_gives_problems_and_the_exit_code() -> None:
     result = CliRunner().invoke(command, ["validate", "--json", str(CASES / "too-many-workers.yaml")])
     assert result.exit_code == 2

@@ -22,13 +22,18 @@ _NOT_CARRIED_OUT = ("sharded", "tensor", "pipeline", "hybrid")
 def gate_1(job: Job) -> Decision:
     """Whether data, model, split of the work and demands are such that planning makes sense."""
     report = check_source(job.spec.data)
-    findings = (*report.problems, *_vocabulary(job), *_model(job), *_split(job), *_demands(job))
+    findings = (*report.problems, *unlearnable(job), *_split(job), *_demands(job))
     return Decision(
         verdict="block" if any(finding.severity in _BLOCKING for finding in findings) else "allow",
         gate=1,
         findings=findings,
         coverage=_coverage(report),
     )
+
+
+def unlearnable(job: Job) -> tuple[Finding, ...]:
+    """What is wrong with model, objective and vocabulary, wherever it is run; `location` is a key path."""
+    return (*_vocabulary(job), *_model(job))
 
 
 def _coverage(report: SourceReport) -> Coverage:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from phalanx.cli._options import echo_json, job_file_argument, json_option
+
+if TYPE_CHECKING:
+    from phalanx.job import Job
 
 
 @click.group()
@@ -28,7 +32,7 @@ def command() -> None:
 def validate(file: Path, as_json: bool) -> None:
     """Check FILE and say everything that is wrong in it; exits with 2 then.
 
-    Whether this machine can run it is for `phalanx plan` to say.
+    Whether the data is there, and whether this machine can run it, is for `phalanx plan` to say.
 
     \b
     Examples:
@@ -38,7 +42,7 @@ def validate(file: Path, as_json: bool) -> None:
     from phalanx.job import JobFileError, read_job
 
     try:
-        job = read_job(file)
+        job = read_job(file, also=_unlearnable)
     except JobFileError as error:
         if not as_json:
             raise
@@ -56,6 +60,13 @@ def validate(file: Path, as_json: bool) -> None:
         f"{spec.training.steps:,} steps of {spec.training.global_batch:,} sequences, "
         f"{spec.workers.count} worker{'s' if spec.workers.count > 1 else ''}."
     )
+
+
+def _unlearnable(job: Job) -> list[tuple[tuple[str | int, ...], str]]:
+    """What admission would refuse wherever the job is run."""
+    from phalanx.admission import unlearnable
+
+    return [(tuple(f.location.split(".")), f"{f.evidence}; {f.remedy}") for f in unlearnable(job)]
 
 
 @command.command()

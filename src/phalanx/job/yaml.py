@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,8 +41,15 @@ _KUBERNETES = frozenset(
 )
 
 
-def read_job(path: Path | str) -> Job:
-    """The job in a file. Raises JobFileError with every problem in it, UsageError when it cannot be read."""
+# Checks of a whole job: what is wrong, by the key path where it stands.
+Checks = Callable[[Job], Iterable[tuple[KeyPath, str]]]
+
+
+def read_job(path: Path | str, also: Checks | None = None) -> Job:
+    """The job in a file. Raises JobFileError with every problem in it, UsageError when it cannot be read.
+
+    `also`: checks beyond those of this room, which knows neither models nor data.
+    """
     file = Path(path)
     try:
         with file.open("rb") as stream:
@@ -60,11 +68,11 @@ def read_job(path: Path | str) -> Job:
             problem = Problem(line, (), f"this is not UTF-8 text (byte {error.start:,})")
             raise JobFileError(str(path), [problem], remedy=_START) from error
         text = raw.decode("utf-8-sig", errors="replace")
-    return parse_job(text, str(path))
+    return parse_job(text, str(path), also)
 
 
-def parse_job(text: str, where: str = "<job>") -> Job:
-    """The job in a text; `where` names it in messages. Raises JobFileError with every problem."""
+def parse_job(text: str, where: str = "<job>", also: Checks | None = None) -> Job:
+    """The job in a text; `where` names it in messages, `also` is as above. Raises JobFileError with every problem."""
     document = load(text, where)
     if not isinstance(document.value, dict):
         problem = Problem(1, (), "a job is keys with values (apiVersion, kind, metadata, spec)")
@@ -77,7 +85,8 @@ def parse_job(text: str, where: str = "<job>") -> Job:
         reported = {problem.path for problem in problems}
         problems += [problem for problem in _translate(error, document) if problem.path not in reported]
         raise JobFileError(where, problems, remedy=_START) from error
-    problems += [Problem(document.line(path), path, f"{dotted(path)}: {said}") for path, said in check(job)]
+    said_of_job = [*check(job), *(also(job) if also else ())]
+    problems += [Problem(document.line(path), path, f"{dotted(path)}: {said}") for path, said in said_of_job]
     if problems:
         raise JobFileError(where, problems, remedy=_START)
     return job
