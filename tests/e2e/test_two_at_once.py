@@ -31,7 +31,7 @@ def test_of_two_runs_of_one_name_at_the_same_moment_one_begins(terminals: Termin
     loser, winner = sorted(commands, key=lambda command: command.process.poll() is None)
     assert loser.wait() == 1
     assert "default/small is running" in loser.stderr
-    wait_until(lambda: "preparing the data and planning" in winner.stderr, f"the winner does not go on: {winner.said}")
+    wait_until(lambda: "... planning" in winner.stderr, f"the winner does not go on: {winner.said}")
     winner.interrupt()
     assert winner.wait() == 130
     assert terminals.job().job.status.phase == "Stopped"

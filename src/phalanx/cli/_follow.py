@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 PLAIN_EVERY_S = 10.0
 POLL_EVERY_S = 0.5
 # Steps that are children and say in their logs how far they are.
-_LOGS = {"preparing the data and planning": "plan.log", "evaluating beside the baselines": "evaluate.log"}
+_LOGS = {"planning": "plan.log", "evaluating beside the baselines": "evaluate.log"}
 _LOG_PREFIX = re.compile(r"^\S+ \S+ [A-Z]+ [\w.]+: ")
 _DOING = {
     "admit": "reading the data source",
-    "plan": "preparing the data and planning",
+    "plan": "planning",
     "check_host": "looking at the host",
     "place": "placing workers",
     "start_agent": "starting workers",

@@ -17,6 +17,7 @@ from phalanx.job.plan import WORKER_BASELINE_BYTES, ArithmeticPrecision
 from phalanx.planning.calibration import Circumstances, predicted_memory
 from phalanx.planning.subject import bare_plan
 from phalanx.planning.trace import StepTrace, Subject, trace_step
+from phalanx.planning.words import sequences_at_once
 
 USABLE = 0.9  # of the memory that is available: the rest is for what comes and goes
 
@@ -47,7 +48,7 @@ class Fitting:
         """Traced, once."""
         key = (precision, micro_batch)
         if key not in self._counted:
-            self._progress(f"counting the memory of a step with {micro_batch} sequences at once")
+            self._progress(f"memory of {sequences_at_once(micro_batch)}")
             trace = trace_step(self._subject, bare_plan(self._job, micro_batch, precision))
             spec = self._job.spec
             circumstances = Circumstances(precision, spec.model.objective == "masked-lm", spec.training.steps)

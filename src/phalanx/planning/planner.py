@@ -169,7 +169,7 @@ class _Planner:
         for size in smaller[:MAX_FALLBACKS]:
             nearest = min(times, key=lambda tried: abs(math.log(tried / size)))
             trial = Trial(size, chosen.precision, times[nearest])
-            why = f"{size} sequences at once instead of {chosen.micro_batch}: the same batch, less memory"
+            why = f"{words.sequences_at_once(size)} instead of {chosen.micro_batch}: the same batch, less memory"
             plans.append(self._plan_of(trial).model_copy(update={"reasons": (why,)}))
         return plans
 

@@ -9,6 +9,10 @@ from phalanx.job.plan import ArithmeticPrecision
 from phalanx.planning.trials import WORTH_BF16, Trial
 
 
+def sequences_at_once(count: int) -> str:
+    return f"{count} sequence{'s' * (count > 1)} at once"
+
+
 def why_this_mesh(workers: int, threads: int, cores: int, summed_bytes: int) -> str:
     if workers == 1:
         return f"1 worker, as asked, with {threads} of {cores} cores"
