@@ -80,6 +80,8 @@ def test_a_missing_job_is_named_with_the_nearest_one(state: SqliteState, tmp_pat
         read_job(state, "tests", "smal")
     with pytest.raises(JobNotFound, match="phalanx get jobs"):
         read_job(state, "somebody", "else")
+    with pytest.raises(JobNotFound, match="did you mean -n tests"):
+        read_job(state, "default", "small")
 
 
 def test_a_job_under_way_is_not_submitted_twice(state: SqliteState, tmp_path: Path) -> None:

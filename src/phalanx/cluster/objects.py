@@ -64,11 +64,19 @@ def read_job(state: SqliteState, namespace: str, name: str) -> StoredJob:
     """Raises JobNotFound, naming the nearest one."""
     stored = state.get(JOB, namespace, name)
     if stored is None:
-        others = [f"{s.namespace}/{s.name}" for s in state.list(JOB)]
-        like = nearest(f"{namespace}/{name}", others)
-        remedy = f"did you mean {like}?" if like else "`phalanx get jobs` lists them"
+        remedy = _instead(state, namespace, name)
         raise JobNotFound(f"there is no job {namespace}/{name}", remedy=remedy)
     return from_stored(stored)
+
+
+def _instead(state: SqliteState, namespace: str, name: str) -> str:
+    """The job that was meant, maybe: of another team above all, because `-n` is forgotten more often than a name."""
+    others = [(stored.namespace, stored.name) for stored in state.list(JOB)]
+    elsewhere = [of for of, other in others if other == name]
+    if elsewhere:
+        return f"did you mean -n {' or -n '.join(elsewhere)}?"
+    like = nearest(f"{namespace}/{name}", [f"{of}/{other}" for of, other in others])
+    return f"did you mean {like}?" if like else "`phalanx get jobs` lists them"
 
 
 def list_jobs(state: SqliteState, namespace: str | None) -> list[StoredJob]:
