@@ -68,3 +68,15 @@ def test_logits_that_are_no_numbers_give_a_loss_that_is_none(bad):
     logits = torch.zeros(3, 5)
     logits[1, 2] = bad
     assert not torch.isfinite(cross_entropy(logits, torch.tensor([0, 0, 0])))
+
+
+def test_rows_beyond_the_targets_count_nothing():
+    logits, targets = drawn(11, 20, 1.0, torch.float32)
+    padded = torch.cat([logits.detach(), torch.full((5, 20), 3.0)]).requires_grad_()
+    loss = cross_entropy(padded, targets)
+    loss.backward()
+    expected = cross_entropy(logits, targets)
+    expected.backward()
+    assert loss.item() == expected.item()
+    assert torch.equal(padded.grad[:11], logits.grad)
+    assert torch.equal(padded.grad[11:], torch.zeros(5, 20))

@@ -21,22 +21,15 @@ def trace(activations: int) -> StepTrace:
 precisions = st.sampled_from(["fp32", "bf16"])
 
 
-@given(st.integers(0, 1 << 40), precisions, st.booleans(), st.integers(1, 1000))
-def test_what_was_counted_is_kept_and_more_is_added(
-    activations: int, precision: Any, varying: bool, steps: int
-) -> None:
-    memory = predicted_memory(trace(activations), Circumstances(precision, varying, steps))
+@given(st.integers(0, 1 << 40), precisions, st.booleans())
+def test_what_was_counted_is_kept_and_more_is_added(activations: int, precision: Any, varying: bool) -> None:
+    memory = predicted_memory(trace(activations), Circumstances(precision, varying))
     assert (memory.parameters, memory.gradients, memory.optimizer, memory.activations) == (10, 20, 30, activations)
     assert memory.total == 60 + activations + memory.other
     assert memory.other >= FIRST_TOUCH_BYTES[precision]
 
 
-@given(precisions, st.integers(1, 1000))
-def test_shapes_that_vary_cost_more(precision: Any, steps: int) -> None:
-    steady, varying = (predicted_memory(trace(1 << 27), Circumstances(precision, v, steps)) for v in (False, True))
+@given(precisions)
+def test_shapes_that_vary_cost_more(precision: Any) -> None:
+    steady, varying = (predicted_memory(trace(1 << 27), Circumstances(precision, v)) for v in (False, True))
     assert varying.other > steady.other
-
-
-def test_kernels_of_new_shapes_add_up_over_the_first_steps_only() -> None:
-    totals = [predicted_memory(trace(1 << 27), Circumstances("bf16", True, steps)).total for steps in (1, 60, 120, 900)]
-    assert totals[0] < totals[1] < totals[2] == totals[3]

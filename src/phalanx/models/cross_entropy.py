@@ -17,7 +17,8 @@ _CHUNK = 1 << 18  # numbers at a time: 1 MB of float32, a core's second-level ca
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum over rows of -log softmax(logits)[target], in nats: float32 scalar.
 
-    `logits` [N, V] of any floating dtype, reckoned with in float32; `targets` int64 [N].
+    `logits` [N, V] of any floating dtype, reckoned with in float32; `targets` int64 [M] of the first M rows: rows
+    beyond them count nothing.
     """
     total: Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
     return total
@@ -31,15 +32,18 @@ class _CrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), device=logits.device)
         rows = max(1, _CHUNK // logits.shape[1])
-        for start in range(0, logits.shape[0], rows):
-            some, target = logits[start : start + rows], targets[start : start + rows, None]
+        wanted = targets.shape[0]
+        for start in range(0, wanted, rows):
+            end = min(start + rows, wanted)
+            some, target = logits[start:end], targets[start:end, None]
             probabilities = some.softmax(-1, dtype=torch.float32)
             # log p(target) = logit(target) - logit(top) + log p(top): the largest probability never underflows.
             total += (some.amax(-1).float() - some.gather(1, target)[:, 0].float() - probabilities.amax(-1).log()).sum()
             if gradient is not None:
                 probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
-                gradient[start : start + rows] = probabilities
+                gradient[start:end] = probabilities
         if gradient is not None:
+            gradient[wanted:] = 0
             ctx.save_for_backward(gradient)
         return total
 

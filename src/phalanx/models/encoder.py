@@ -21,6 +21,9 @@ from phalanx.models.dropout import dropout
 
 EPS = 1e-12
 _STD = 0.02
+# How many tokens are masked differs from batch to batch, and oneDNN makes and keeps kernels for every shape it meets:
+# 110 MiB and more of them in a run. Rounded up, there are two or three shapes, and at most 31 rows too many.
+_ROUND = 32
 
 
 class Encoder(nn.Module):
@@ -41,7 +44,7 @@ class Encoder(nn.Module):
 
     def predict(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
         """Logits float32 [M, V] at `positions`, int64 [M] into the flattened tokens."""
-        return self._logits(tokens, document, positions).float()
+        return self._logits(tokens, document, positions)[: positions.shape[0]].float()
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy summed over the masked positions (float32 scalar, nats), and their number."""
@@ -50,12 +53,13 @@ class Encoder(nn.Module):
         return cross_entropy(logits, targets), targets.shape[0]
 
     def _logits(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
+        """At the positions, and some rows more that mean nothing."""
         hidden = self.embedding(tokens) + self.positions(places(document))
         hidden = dropout(self.norm(hidden), self.config.dropout, self.training)
         bias = bias_of(document[:, None, :, None] == document[:, None, None, :])
         for block in self.blocks[:-1]:
             hidden = block(hidden, bias)
-        hidden = self.blocks[-1](hidden, bias, positions)
+        hidden = self.blocks[-1](hidden, bias, F.pad(positions, (0, -positions.shape[0] % _ROUND)))
         hidden = self.transform_norm(F.gelu(self.transform(hidden)))
         return F.linear(hidden, self.embedding.weight, self.head_bias)
 

@@ -19,18 +19,17 @@ from phalanx.planning.trace import StepTrace
 
 MIB = 1 << 20
 FIRST_TOUCH_BYTES: dict[ArithmeticPrecision, int] = {"fp32": 16 * MIB, "bf16": 30 * MIB}
-# Where shapes vary, oneDNN makes and keeps bf16 kernels for each: 84 MiB after 1 step, 139 after 60, 160 from 120 on.
-KERNELS_BYTES, MORE_KERNELS_BYTES, KERNELS_STEPS = 35 * MIB, 45 * MIB, 120
+# Where shapes vary, oneDNN makes and keeps bf16 kernels for each of the few that the encoder rounds its rows to.
+KERNELS_BYTES = 16 * MIB
 LOST_STEADY, LOST_VARYING = 0.65, 1.15  # bytes lost for one of activations: where shapes vary, fewer holes fit
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What decides beside the trace. `varying`: shapes are other ones in every step, as the number of masked tokens."""
+    """What decides beside the trace. `varying`: shapes differ from step to step, as the number of masked tokens."""
 
     precision: ArithmeticPrecision
     varying: bool
-    steps: int
 
 
 def predicted_memory(trace: StepTrace, job: Circumstances) -> MemoryPrediction:
@@ -38,7 +37,7 @@ def predicted_memory(trace: StepTrace, job: Circumstances) -> MemoryPrediction:
     other = FIRST_TOUCH_BYTES[job.precision]
     other += int((LOST_VARYING if job.varying else LOST_STEADY) * trace.activations)
     if job.varying and job.precision == "bf16":
-        other += KERNELS_BYTES + int(MORE_KERNELS_BYTES * min(1.0, job.steps / KERNELS_STEPS))
+        other += KERNELS_BYTES
     return MemoryPrediction(
         parameters=trace.parameters,
         gradients=trace.gradients,
