@@ -128,6 +128,19 @@ def test_planning_and_evaluation_say_how_far_they_are(
     assert heard(capsys) == ["  ... evaluating beside the baselines", "  counting", "  writing"]
 
 
+def test_the_clock_goes_on_after_the_last_step(home: Home, job: Job, every_tick: None) -> None:
+    context = Context("here", "tests", UID, 1, generation=1, rank=0, program="worker")
+    Emitter(home.spool_dir, context).emit("steps", {"step": 10, "loss": 2.5, "tokens_per_second": 1.0, "step_s": 0.5})
+    with Follower(home, job) as follower:
+        (before,) = follower._bar.tasks
+        follower.tick(job)
+        assert before.finished
+        follower.acting(Action("evaluate"))
+        (after,) = follower._bar.tasks
+        assert not after.finished
+        assert after.start_time == before.start_time
+
+
 def test_quiet_says_nothing(home: Home, job: Job, every_tick: None, capsys: pytest.CaptureFixture[str]) -> None:
     with Follower(home, job, quiet=True) as follower:
         follower.acting(Action("evaluate"))

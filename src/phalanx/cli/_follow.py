@@ -80,12 +80,19 @@ class Follower:
         words = _DOING.get(action.name, action.name)
         if words != self._doing:
             self._doing = words
-            self._bar.update(self._task, description=words, total=None, words="")
+            self._begin(words)
             if not self._console.is_terminal:
                 self.say(f"  ... {words}")
         if action.name == "place" and action.why:
             self.say(f"! {action.why}")
             self.say(f"  starting again from the last checkpoint, generation {action.generation}")
+
+    def _begin(self, words: str) -> None:
+        """A bar without an end, in the place of one that is full maybe: a full one stands still, clock and all."""
+        started = self._bar.tasks[0].start_time
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(words, total=None, words="")
+        self._bar.tasks[0].start_time = started
 
     def stopping(self) -> None:
         self.say("stopping: the workers write a checkpoint first; a second Ctrl-C does not wait for them")
