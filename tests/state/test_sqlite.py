@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from phalanx.foundation import StorageError
-from phalanx.state import Conflict, NotFound, SqliteState, StateDamaged
+from phalanx.state import Conflict, NotFound, SqliteState, StateDamaged, StateError
 
 KIND = "TrainingJob"
 
@@ -246,3 +246,23 @@ class AgainstADictionary(RuleBasedStateMachine):
 
 AgainstADictionary.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 TestAgainstADictionary = AgainstADictionary.TestCase
+
+
+def test_a_new_database_can_be_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
+    failed: list[StorageError | StateError] = []
+    for attempt in range(40):
+        together = threading.Barrier(4)
+
+        def open_it(path: Path, together: threading.Barrier = together) -> None:
+            together.wait()
+            try:
+                SqliteState(path).close()
+            except (StorageError, StateError) as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=open_it, args=(tmp_path / f"{attempt}.db",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed
