@@ -54,6 +54,12 @@ def test_checkpoints_that_do_not_fit_the_disk_block() -> None:
     assert rules(gate_2(job(keep_checkpoints=2), plan(), host(disk=needed))) == {"disk.tight": "medium"}
 
 
+@pytest.mark.parametrize(("steps", "lower"), [(10, "training.keepCheckpoints"), (10_000_000, "training.steps")])
+def test_what_takes_most_of_the_disk_is_what_to_lower(steps: int, lower: str) -> None:
+    (finding,) = gate_2(job(steps=steps), plan(), host(disk=1)).findings
+    assert finding.remedy.endswith(f"or lower {lower}")
+
+
 def test_more_kept_checkpoints_need_more_disk() -> None:
     assert disk_needed(job(keep_checkpoints=7), plan()) - disk_needed(job(keep_checkpoints=2), plan()) == 5 * 50 * MIB
 

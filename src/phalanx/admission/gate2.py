@@ -35,8 +35,16 @@ def gate_2(job: Job, plan: Plan, facts: HostFacts) -> Decision:
 
 def disk_needed(job: Job, plan: Plan) -> int:
     """Bytes a run writes at most: the kept checkpoints and the one being written, events, logs, the report."""
-    checkpoints = (job.spec.training.keep_checkpoints + 1) * plan.predicted.checkpoint_bytes
-    return checkpoints + job.spec.training.steps * plan.mesh.size * EVENT_BYTES_PER_STEP + RUN_BYTES
+    return checkpoint_bytes(job, plan) + event_bytes(job, plan) + RUN_BYTES
+
+
+def event_bytes(job: Job, plan: Plan) -> int:
+    return job.spec.training.steps * plan.mesh.size * EVENT_BYTES_PER_STEP
+
+
+def checkpoint_bytes(job: Job, plan: Plan) -> int:
+    """Of those that are kept and the one being written."""
+    return (job.spec.training.keep_checkpoints + 1) * plan.predicted.checkpoint_bytes
 
 
 def memory_needed(plan: Plan) -> int:
@@ -52,7 +60,8 @@ def _disk(job: Job, plan: Plan, facts: HostFacts) -> list[Finding]:
         f"{size_in_words(plan.predicted.checkpoint_bytes)} each, and events and logs; {size_in_words(free)} free"
     )
     if needed > free:
-        remedy = "free space, choose another place with --home, or lower training.keepCheckpoints"
+        most = "training.steps" if event_bytes(job, plan) > checkpoint_bytes(job, plan) else "training.keepCheckpoints"
+        remedy = f"free space, choose another place with --home, or lower {most}"
         return [_finding("disk.too-small", "high", facts.host, evidence, remedy)]
     if needed > _TIGHT * free:
         return [_finding("disk.tight", "medium", facts.host, evidence, "free some space before a long run")]
