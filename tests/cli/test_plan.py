@@ -131,7 +131,7 @@ def test_the_plan_is_said_in_words_for_a_person() -> None:
         "100 MiB a worker at the peak",
         "60.0 MiB  activations",
         "4.00 GiB is available",
-        "500 ms a step, about 448 tokens/s; 14 steps: 7.00 s",
+        "500 ms a step, about 448 tokens/s; 14 steps: 7 s, then",
         "- it is fast",
         "1 at once, 4 times: 100 MiB a worker",
         "- isolation",
