@@ -1,6 +1,7 @@
 """Every way in which a group of processes can fail.
 
     CollectiveError             the group cannot be used any more
+    ├── Mismatch                the members called different operations
     ├── PeerLost                another member died, left or gave up
     └── CollectiveTimeout       a member did not come, or did not answer, in time
 
@@ -30,3 +31,7 @@ class CollectiveTimeout(CollectiveError):
     def __init__(self, message: str, *, missing: tuple[int, ...] = (), where: str = "", remedy: str = "") -> None:
         super().__init__(message, where=where, remedy=remedy)
         self.missing = missing
+
+
+class Mismatch(CollectiveError):
+    """The ranks did not call the same operation. The message names ranks, operations and tensors."""
