@@ -1,5 +1,9 @@
 """What every room needs: errors, names, whole files, the home. No domain; standard library only."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from phalanx.foundation.errors import PhalanxError, UsageError
 from phalanx.foundation.files import (
     DiskFull,
@@ -17,13 +21,20 @@ from phalanx.foundation.lazy import lazy_names
 from phalanx.foundation.names import check_name, nearest
 from phalanx.foundation.words import duration_in_words, estimate_in_words, size_in_words
 
+if TYPE_CHECKING:
+    from phalanx.foundation.ccode import BuildError, CompilerFailed, CompilerMissing, build
+
 __all__ = [
+    "BuildError",
+    "CompilerFailed",
+    "CompilerMissing",
     "DiskFull",
     "Home",
     "PhalanxError",
     "ReadOnly",
     "StorageError",
     "UsageError",
+    "build",
     "check_name",
     "duration_in_words",
     "ensure_private_directory",
@@ -37,3 +48,5 @@ __all__ = [
     "write_atomic",
     "writing",
 ]
+
+__getattr__ = lazy_names(__name__, dict.fromkeys(("BuildError", "CompilerFailed", "CompilerMissing", "build"), "ccode"))
