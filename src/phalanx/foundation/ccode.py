@@ -160,7 +160,11 @@ def _refused(compiler: list[str], source: Path, done: subprocess.CompletedProces
         return BuildError(
             "no space for the compiler's files", where=tempfile.gettempdir(), remedy="free space there, or set TMPDIR"
         )
-    errors = [line for line in lines if "error" in line] or lines or [f"exit status {done.returncode}"]
+    errors = (
+        [line for line in lines if "error" in line or "undefined reference" in line]
+        or lines
+        or [f"exit status {done.returncode}"]
+    )
     return CompilerFailed(
         f"{compiler[0]} fails:\n    " + "\n    ".join(line[:200] for line in errors[:5]),
         where=str(source),
