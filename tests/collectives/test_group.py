@@ -106,6 +106,23 @@ def test_a_killed_rank_is_named(start_ranks):
     assert third.wait(timeout=30) == 76
 
 
+def test_a_survivor_that_left_first_is_not_blamed(start_ranks):
+    """Rank 2 is stopped while rank 1 is killed and rank 0 leaves because of it: it finds two dead, one of them guilty."""
+    first, second, third = start_ranks(3, WAITS_FOR_A_PEER.replace("DEED", "time.sleep(600)"))
+    for process in (first, second, third):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "joined\n"
+    os.kill(third.pid, signal.SIGSTOP)
+    os.kill(second.pid, signal.SIGKILL)
+    assert first.wait(timeout=30) == 76
+    os.kill(third.pid, signal.SIGCONT)
+    said = f"allreduce gradients: rank 1 (pid {second.pid}) ended"
+    for survivor in (first, third):
+        output, errors = survivor.communicate(timeout=30)
+        assert output.startswith("(1,)"), errors
+        assert said in output
+
+
 def test_a_rank_that_gives_up_says_why(start_ranks):
     first, second = start_ranks(2, WAITS_FOR_A_PEER.replace("DEED", "group.abort('its disk is full'); os._exit(1)"))
     output, _ = first.communicate(timeout=30)

@@ -130,14 +130,10 @@ class Group:
         assert self._register is not None
         log.debug("%s failed: %s", what, text)
         if any(phrase in text for phrase in _LOST):
-            goodbye = self._register.goodbye()
-            if goodbye is not None:
-                return PeerLost(f"{what}: {goodbye}", ranks=(int(goodbye.split()[1].rstrip(":")),), where=self._where)
-            gone = self._register.gone()
-            names = ", ".join(f"rank {rank} (pid {self._register.pid(rank)})" for rank in gone)
-            who = f"{names} ended" if gone else "a connection to another rank broke"
-            return PeerLost(f"{what}: {who}", ranks=tuple(gone), where=self._where)
+            cause = self._register.lost()
+            return PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
         if any(phrase in text for phrase in _LATE):
+            self._register.say_goodbye(f"{what} was not finished by all ranks in time")
             return CollectiveTimeout(
                 f"{what}: not finished by all ranks in time",
                 missing=tuple(self._register.gone(patience_s=0)),

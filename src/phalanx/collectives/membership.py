@@ -7,6 +7,7 @@ Knows nothing of tensors; `group` moves them.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -76,8 +77,20 @@ class Membership:
         )
 
 
+@dataclass(frozen=True)
+class Cause:
+    """Why the group broke, in the words of the first that knew. `ranks`: who is lost or gave up; (): unknown."""
+
+    ranks: tuple[int, ...]
+    text: str
+
+
 class Register:
-    """The members' process identities, and the reason a member gives before it leaves."""
+    """The members' process identities, and the one cause that broke the group.
+
+    A member that loses another ends too, and would look like a second victim to whoever looks later. So the
+    first to know writes the cause down before it leaves, and all others repeat it.
+    """
 
     def __init__(self, membership: Membership) -> None:
         self._me = membership
@@ -113,11 +126,31 @@ class Register:
         return int(self._identity_of(rank)[1])
 
     def say_goodbye(self, reason: str) -> None:
-        self.store.set("aborted", f"rank {self._me.rank}: {reason}")
+        """Tell the others why this member leaves; unheard if the group was broken before."""
+        self._write_down(Cause((self._me.rank,), f"rank {self._me.rank}: {reason}"))
 
-    def goodbye(self) -> str | None:
-        """`rank <r>: <reason>` of a member that gave up, if one did."""
-        return self.store.get("aborted").decode() if self.store.check(["aborted"]) else None
+    def lost(self, patience_s: float = 1.0) -> Cause:
+        """Why a connection broke: what was written down, else who of this host has ended, else that nobody knows.
+
+        From now on this member counts as one that leaves because of a loss: nobody will take it for the loss.
+        """
+        self.store.set(f"survivor/{self._me.rank}", "")
+        if written := self._written():
+            return written
+        gone = self.gone(patience_s)
+        gone = [rank for rank in gone if not self.store.check([f"survivor/{rank}"])]
+        if not gone:
+            return self._written() or Cause((), "a connection to another rank broke")
+        names = ", ".join(f"rank {rank} (pid {self.pid(rank)})" for rank in gone)
+        return self._write_down(Cause(tuple(gone), f"{names} ended"))
+
+    def _write_down(self, cause: Cause) -> Cause:
+        """The first cause stays, whoever writes it."""
+        text = json.dumps({"ranks": cause.ranks, "text": cause.text})
+        return _cause(self.store.compare_set("cause", "", text))
+
+    def _written(self) -> Cause | None:
+        return _cause(self.store.get("cause")) if self.store.check(["cause"]) else None
 
     def _identity_of(self, rank: int) -> list[str]:
         return self.store.get(f"member/{rank}").decode().split()
@@ -125,6 +158,11 @@ class Register:
     def _is_gone(self, rank: int) -> bool:
         host, pid, start = self._identity_of(rank)
         return host == _host() and _start_ticks(int(pid)) != start
+
+
+def _cause(written: bytes) -> Cause:
+    fields = json.loads(written)
+    return Cause(tuple(fields["ranks"]), fields["text"])
 
 
 def _host() -> str:
