@@ -174,9 +174,12 @@ def test_every_folder_of_source_is_a_room() -> None:
     assert folders == set(ROOMS)
 
 
+ONLY_WRITES = "from pickle import dumps"  # for torch's fr_trace, in collectives.flight
+
+
 def test_no_pickle_is_ever_loaded() -> None:
     unsafe = re.compile(r"\b(torch\.load|pickle|dill|joblib|shelve|marshal)\b|\ballow_pickle = True")
-    found = [str(path) for path in SOURCE.rglob("*.py") if unsafe.search(code_of(path))]
+    found = [str(path) for path in SOURCE.rglob("*.py") if unsafe.search(code_of(path).replace(ONLY_WRITES, ""))]
     assert found == []
 
 

@@ -46,6 +46,7 @@ class RankState:
     alive: bool
     whereabouts: str  # where its Python stood when it last said so: innermost frame last; ""
     whereabouts_age_s: float
+    here: bool = True  # on this host, so that /proc/<pid> is that process
 
 
 class Transport(ABC):

@@ -1,0 +1,122 @@
+"""What is said of an operation that does not end: which, for how long, who is missing, and where each of them stands.
+
+Facts from shared knowledge and /proc, no accusations: a rank that saves a checkpoint is late as well.
+Knows nothing of threads and clocks: `watch` says when to speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from phalanx.collectives.transports.transport import RankState, Record
+from phalanx.foundation import duration_in_words
+
+SILENT_S = 3.0  # a rank says where it stands once a second; after this its Python has not run
+
+# Process states as proc(5) lists them.
+_STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "waiting for a disk or a device",
+    "T": "stopped by a signal",
+    "t": "stopped by a debugger",
+    "Z": "ended",
+    "X": "ended",
+    "I": "idle",
+}
+_STOPPED = ("stopped by a signal", "stopped by a debugger", "ended")
+
+
+def process_state(pid: int) -> str:
+    """What the kernel says of the main thread of a process of this host: "stopped by a signal", "ended", ..."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "ended"
+    except (OSError, IndexError):  # a /proc that hides other users' processes
+        return "in an unknown state"
+    return _STATES.get(letter, f"in state {letter}")
+
+
+def is_silent(state: RankState, state_of: Callable[[int], str] = process_state) -> bool:
+    """Whether the rank can say nothing itself: dead, or stopped on this host."""
+    return not state.alive or (state.here and state_of(state.pid) in _STOPPED)
+
+
+def in_words(record: Record) -> str:
+    """The operation as errors name it: `allreduce sum float32[1024] 'grad.a'`."""
+    tensor = f"{record.dtype}[{','.join(map(str, record.shape))}]" if record.dtype else ""
+    name = f"'{record.name}'" if record.name else ""
+    return " ".join(part for part in (record.kind, record.op, tensor, name) if part)
+
+
+def waited_on(record: Record, states: Sequence[RankState], me: int) -> list[RankState]:
+    """Those who keep `record` of rank `me` from its end: who have not come, else who came and have not finished."""
+    others = [state for state in states if state.rank != me]
+    missing = [state for state in others if state.sequence < record.sequence]
+    return missing or [state for state in others if state.sequence == record.sequence and state.inside]
+
+
+def report(
+    record: Record,
+    states: Sequence[RankState],
+    me: int,
+    waited_s: float,
+    group: str = "",
+    state_of: Callable[[int], str] = process_state,
+) -> str:
+    """The sentence that rank `me` says of its unfinished operation."""
+    who = waited_on(record, states, me)
+    start = f"{_where(group)}{in_words(record)} (operation {record.sequence}) of rank {me}: "
+    waited = duration_in_words(waited_s)
+    if not who:
+        return f"{start}under way for {waited}; all ranks have come and none is waited for"
+    come = all(state.sequence >= record.sequence for state in who)
+    what = f"all ranks have come; waiting {waited} for" if come else f"waiting {waited} for"
+    return f"{start}{what} " + "; ".join(_of(state, come, state_of) for state in who)
+
+
+def late_report(states: Sequence[RankState], me: int, waited_s: float, whereabouts: str, group: str = "") -> str:
+    """The sentence that a rank says of itself when others have waited for it: `whereabouts` is where it stands."""
+    mine = states[me].sequence
+    waiting = [state for state in states if state.sequence > mine and state.inside]
+    names = ranks_in_words([state.rank for state in waiting])
+    have = "has" if len(waiting) == 1 else "have"
+    furthest = max(waiting, key=lambda state: state.sequence)
+    stands = f", which stands at {whereabouts}" if whereabouts else ""
+    return (
+        f"{_where(group)}{names} {have} waited {duration_in_words(waited_s)} for this rank ({me}){stands}, "
+        f"in {furthest.operation} (operation {furthest.sequence})"
+    )
+
+
+def ranks_in_words(ranks: Sequence[int]) -> str:
+    """`rank 1`, `ranks 0 and 2`, `ranks 0, 1 and 2`."""
+    *first, last = map(str, ranks)
+    return f"ranks {', '.join(first)} and {last}" if first else f"rank {last}"
+
+
+def _where(group: str) -> str:
+    return f"{group}: " if group else ""
+
+
+def _of(state: RankState, come: bool, state_of: Callable[[int], str]) -> str:
+    process = "" if not state.here else state_of(state.pid)
+    if not state.alive:
+        process = "ended"
+    name = f"rank {state.rank} (pid {state.pid}{', ' if process else ''}{process})"
+    if come:
+        did = "which is inside it"
+    elif state.inside:
+        did = f"which is still in operation {state.sequence} ({state.operation})"
+    elif state.sequence:
+        did = f"which finished operation {state.sequence} ({state.operation})"
+    else:
+        did = "which has begun no operation"
+    if not state.whereabouts:
+        return f"{name}, {did}"
+    age = duration_in_words(state.whereabouts_age_s)
+    silent = state.whereabouts_age_s > SILENT_S and process not in _STOPPED
+    since = "; its Python has not run since" if silent else ""
+    return f"{name}, {did} and stood at {state.whereabouts} {age} ago{since}"
