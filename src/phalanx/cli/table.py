@@ -22,6 +22,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "evaluate": ("phalanx.cli.evaluate:command", "Score a checkpoint beside honest baselines"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
+        "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),
         "job": ("phalanx.cli.job:command", "Write and check job files"),
         "doctor": ("phalanx.cli.doctor:command", "Say what this machine has and lacks"),
         "version": ("phalanx.cli.version:command", "Print the versions of Phalanx and of what it stands on"),

@@ -1,4 +1,4 @@
-"""How did it go? Scores of a checkpoint beside honest baselines from the same training text.
+"""How did it go? Scores of a checkpoint beside honest baselines, and what each rank did when.
 
 Names are loaded on first use, as torch is slow.
 """
@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
-    from phalanx.evaluation.errors import EvaluationError, NotACheckpoint, NotADecoder, UnusablePrompt
+    from phalanx.evaluation.errors import (
+        EvaluationError,
+        NotACheckpoint,
+        NotADecoder,
+        NothingHappened,
+        UnusablePrompt,
+    )
     from phalanx.evaluation.evaluator import Evaluation, evaluate, open_checkpoint
     from phalanx.evaluation.scores import Score, Scores
+    from phalanx.evaluation.timeline import timeline_of
     from phalanx.evaluation.writing import Sampling, write_text
 
 _HOMES = {
@@ -20,12 +27,14 @@ _HOMES = {
     "EvaluationError": "errors",
     "NotACheckpoint": "errors",
     "NotADecoder": "errors",
+    "NothingHappened": "errors",
     "Sampling": "writing",
     "Score": "scores",
     "Scores": "scores",
     "UnusablePrompt": "errors",
     "evaluate": "evaluator",
     "open_checkpoint": "evaluator",
+    "timeline_of": "timeline",
     "write_text": "writing",
 }
 __all__ = [
@@ -33,12 +42,14 @@ __all__ = [
     "EvaluationError",
     "NotACheckpoint",
     "NotADecoder",
+    "NothingHappened",
     "Sampling",
     "Score",
     "Scores",
     "UnusablePrompt",
     "evaluate",
     "open_checkpoint",
+    "timeline_of",
     "write_text",
 ]
 __getattr__ = lazy_names(__name__, _HOMES)

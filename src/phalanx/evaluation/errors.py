@@ -2,6 +2,7 @@
 
 EvaluationError         exit 1   the root
 ├── NotFinite                    the model's answers are no numbers
+├── NothingHappened              a run without rows that could be shown
 └── NothingToPredict             the held-out text leaves the model nothing to do
 UsageError              exit 2   of `foundation`
 ├── NotACheckpoint               a path that leads to no checkpoint
@@ -15,11 +16,15 @@ from phalanx.foundation import PhalanxError, UsageError
 
 
 class EvaluationError(PhalanxError):
-    """A checkpoint cannot be scored."""
+    """A checkpoint cannot be scored, or a run not be shown."""
 
 
 class NotFinite(EvaluationError):
     """The model answers with infinities or NaN."""
+
+
+class NothingHappened(EvaluationError):
+    """The run has no rows that a timeline could show."""
 
 
 class NothingToPredict(EvaluationError):
