@@ -1,1 +1,1 @@
-"""How tensors get from rank to rank: one interface, one file a way. `group` chooses; users of groups never look here."""
+"""How tensors get from rank to rank: one interface, one file a way. `group` chooses among them."""

@@ -1,0 +1,509 @@
+"""The transport of ranks on one host: a shared buffer that only they can open, and the C that works in it.
+
+Rank 0 makes the buffer in /dev/shm, readable by its user alone, under a name that cannot be guessed, and removes
+the name once all have joined. What a group that died while it met leaves behind, the next one removes.
+Knows nothing of hosts or process sets: the caller says who is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
+from phalanx.collectives.transports import library as c
+from phalanx.collectives.transports.reference import refuse_meaningless
+from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
+from phalanx.foundation import BuildError
+from phalanx.foundation.words import size_in_words
+
+BUFFERS = Path("/dev/shm")
+CHUNK = 256 << 10  # bytes that go through the staging area at a time
+SLOTS = 4  # chunks a rank has under way
+SMALL = 32 << 10  # bytes that travel with the arrival
+LARGE = 8 << 20  # results from here on are written past the caches
+SPIN = 2000  # looks at a flag before sleeping, each some 10 ns
+_MOST_STAGING = 32 << 20
+
+_LOST, _LATE, _MISMATCH, _BROKEN = -1, -2, -3, -4
+_KIND = {name: number for number, name in enumerate(c.KINDS)}
+_OP: dict[str, int] = {name: number << 8 for number, name in enumerate(c.OPS)}
+_DTYPE = {getattr(torch, name): number << 16 for number, name in enumerate(c.DTYPES)}
+_NUMBER = {dtype: number >> 16 for dtype, number in _DTYPE.items()}
+_MANY = frozenset(("product", "min", "max", "average"))
+_ASYNCHRONOUS = 1 << 40
+_NO_SHAPE = (ctypes.c_int64 * 1)(0)
+_SUM_CODE = {dtype: _KIND["allreduce"] | number for dtype, number in _DTYPE.items()}
+
+
+class SharedMemory(Transport):
+    """Ranks of one host, `size` <= 64. Making one is collective: every rank passes a `store` that all share.
+
+    `timeout_s`: for all to come; `operation_timeout_s`: for one operation.
+    Raises CollectiveTimeout naming who did not come; CollectiveError when the buffer cannot be had (no compiler,
+    /dev/shm too small, ranks that cannot see one another's memory): every rank raises then.
+    """
+
+    def __init__(
+        self, store: Store, rank: int, size: int, *, timeout_s: float = 60.0, operation_timeout_s: float = 600.0
+    ) -> None:
+        self.rank, self.size = rank, size
+        try:
+            self._c = c.library()
+        except BuildError as error:
+            if rank == 0:
+                store.set("buffer", "!" + error.message)
+            raise CollectiveError(error.message, remedy=error.remedy) from error
+        chunk = max(64 << 10, min(CHUNK, _MOST_STAGING // (SLOTS * size)))
+        geometry = (chunk, SLOTS, SMALL)
+        path, token = self._buffer(store, self._c.ph_bytes(size, *geometry), timeout_s)
+        problem_words = ctypes.create_string_buffer(c.TEXT)
+        missing = (ctypes.c_uint8 * c.MAX_RANKS)()
+        cores = len(os.sched_getaffinity(0))
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as problem:
+            raise CollectiveError(
+                f"cannot open the shared buffer of rank 0: {problem.strerror}",
+                where=f"rank {rank} of {size}",
+                remedy="ranks that share memory must run as one user in one mount namespace",
+            ) from problem
+        try:
+            self._group = self._c.ph_open(
+                fd, rank, size, *geometry, LARGE, SPIN if cores >= min(2, size) else 0, timeout_s, operation_timeout_s,
+                token, problem_words, missing,
+            )  # fmt: skip
+        finally:
+            os.close(fd)
+            if rank == 0 or not self._group_is_made():
+                path.unlink(missing_ok=True)
+        if not self._group:
+            absent = tuple(r for r in range(size) if missing[r])
+            words = problem_words.value.decode(errors="replace")
+            if absent:
+                names = ", ".join(map(str, absent))
+                raise CollectiveTimeout(
+                    f"rank {names} did not join within {timeout_s:g} s",
+                    missing=absent,
+                    where=f"rank {rank} of {size}, shared memory",
+                    remedy="look at the log of that rank, or whether its process was started",
+                )
+            raise CollectiveError(words, where=f"rank {rank} of {size}, shared memory")
+        self._close = weakref.finalize(self, self._c.ph_close, self._group)
+        self._held: deque[tuple[int, tuple[object, ...]]] = deque()  # tensors of operations that may still run
+        self._ragged: dict[int, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self._shapes: dict[tuple[int, ...], tuple[int, object]] = {}
+        self._told = 0
+        self._pointer: int = self._group
+        self._call = self._c.ph_call
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+
+    def _group_is_made(self) -> bool:
+        return bool(getattr(self, "_group", None))
+
+    def _buffer(self, store: Store, size: int, timeout_s: float) -> tuple[Path, bytes]:
+        """Its path and the token that its owner wrote into it."""
+        if self.rank == 0:
+            try:
+                path, token = _make_buffer(self._c, size)
+            except CollectiveError as error:
+                store.set("buffer", "!" + error.message)
+                raise
+            store.set("buffer", f"{path.name} {token.decode()}")
+            return path, token
+        try:
+            store.wait(["buffer"], timedelta(seconds=timeout_s))
+        except RuntimeError as error:
+            raise CollectiveTimeout(
+                f"rank 0 did not join within {timeout_s:g} s",
+                missing=(0,),
+                where=f"rank {self.rank} of {self.size}, shared memory",
+                remedy="look at the log of rank 0, or whether its process was started",
+            ) from error
+        words = store.get("buffer").decode()
+        if words.startswith("!"):
+            raise CollectiveError(f"rank 0: {words[1:]}", where=f"rank {self.rank} of {self.size}, shared memory")
+        name, token_words = words.split()
+        return BUFFERS / Path(name).name, token_words.encode()
+
+    # Operations
+
+    def allreduce(
+        self,
+        tensor: torch.Tensor,
+        op: ReduceOp = "sum",
+        *,
+        output: torch.Tensor | None = None,
+        name: str = "",
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = False,
+    ) -> int:
+        return self._reduction("allreduce", tensor, output if output is not None else tensor, op, 0, name,
+                               prescale, postscale, asynchronous)  # fmt: skip
+
+    def reduce(
+        self,
+        tensor: torch.Tensor,
+        root: int,
+        op: ReduceOp = "sum",
+        *,
+        name: str = "",
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = False,
+    ) -> int:
+        return self._reduction("reduce", tensor, tensor, op, root, name, prescale, postscale, asynchronous)
+
+    def reducescatter(
+        self,
+        output: torch.Tensor,
+        tensor: torch.Tensor,
+        op: ReduceOp = "sum",
+        *,
+        counts: Sequence[int] | None = None,
+        name: str = "",
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = False,
+    ) -> int:
+        return self._reduction("reducescatter", tensor, output, op, 0, name, prescale, postscale, asynchronous, counts)
+
+    def _reduction(
+        self,
+        kind: str,
+        tensor: torch.Tensor,
+        output: torch.Tensor,
+        op: ReduceOp,
+        root: int,
+        name: str,
+        prescale: float,
+        postscale: float,
+        asynchronous: bool,
+        counts: Sequence[int] | None = None,
+    ) -> int:
+        more = None
+        code = _KIND[kind] | _OP[op] | root << 24
+        if op in _MANY or prescale != 1.0 or postscale != 1.0:
+            refuse_meaningless(tensor.dtype, op, prescale, postscale)
+        if prescale != 1.0 or postscale != 1.0 or counts is not None:
+            array = (ctypes.c_int64 * self.size)(*counts) if counts is not None else None
+            more = c.Extras(prescale, postscale, ctypes.addressof(array) if array is not None else None)
+            if array is not None:
+                code |= 1 << 24
+            ticket = self._submit(code, tensor, output, name, asynchronous, ctypes.byref(more))
+            del array
+            return ticket
+        return self._submit(code, tensor, output, name, asynchronous, None)
+
+    def sum_in_place(self, tensor: torch.Tensor) -> None:
+        """`allreduce(tensor)`, blocking and without a name: the least that a call can cost."""
+        shape = self._shapes.get(tensor.shape)
+        code = _SUM_CODE.get(tensor.dtype)
+        if shape is None or code is None:
+            self._submit(_KIND["allreduce"], tensor, tensor, "", False, None)
+            return
+        data = tensor.data_ptr()
+        if self._call(self._pointer, code, data, data, tensor.numel(), shape[0], None, None) < 0:
+            raise self._failure()
+
+    def broadcast(self, tensor: torch.Tensor, root: int, *, name: str = "", asynchronous: bool = False) -> int:
+        return self._submit(_KIND["broadcast"] | root << 24, tensor, tensor, name, asynchronous, None)
+
+    def allgather(
+        self, output: torch.Tensor, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = False
+    ) -> int:
+        return self._submit(_KIND["allgather"], tensor, output, name, asynchronous, None)
+
+    def alltoall(
+        self, output: torch.Tensor, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = False
+    ) -> int:
+        return self._submit(_KIND["alltoall"], tensor, output, name, asynchronous, None)
+
+    def gather(
+        self,
+        output: torch.Tensor | None,
+        tensor: torch.Tensor,
+        root: int,
+        *,
+        name: str = "",
+        asynchronous: bool = False,
+    ) -> int:
+        return self._submit(_KIND["gather"] | root << 24, tensor, output, name, asynchronous, None)
+
+    def scatter(
+        self,
+        output: torch.Tensor,
+        tensor: torch.Tensor | None,
+        root: int,
+        *,
+        name: str = "",
+        asynchronous: bool = False,
+    ) -> int:
+        return self._submit(_KIND["scatter"] | root << 24, tensor, output, name, asynchronous, None, described=output)
+
+    def barrier(self, *, name: str = "", asynchronous: bool = False) -> int:
+        code = _KIND["barrier"] | (_ASYNCHRONOUS if asynchronous else 0)
+        ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, name.encode() if name else None, None)
+        return self._ticket(ticket, asynchronous, ())
+
+    def allgather_ragged(self, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = True) -> int:
+        ticket = self._submit(_KIND["allgather_ragged"] | _ASYNCHRONOUS, tensor, None, name, True, None)
+        self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
+        if not asynchronous:
+            self.wait(ticket)
+        return ticket
+
+    def alltoall_ragged(
+        self, tensor: torch.Tensor, splits: Sequence[int], *, name: str = "", asynchronous: bool = True
+    ) -> int:
+        if len(splits) != self.size or sum(splits) != (tensor.shape[0] if tensor.ndim else -1) or min(splits) < 0:
+            raise CollectiveError(
+                f"alltoall {name}: splits {list(splits)} do not divide {list(tensor.shape)} among {self.size} ranks",
+                where=f"rank {self.rank} of {self.size}",
+                remedy=f"give {self.size} numbers that add up to the first dimension",
+            )
+        array = (ctypes.c_int64 * self.size)(*splits)
+        more = c.Extras(1.0, 1.0, ctypes.addressof(array))
+        ticket = self._submit(_KIND["alltoall_ragged"], tensor, None, name, True, ctypes.byref(more))
+        self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
+        if not asynchronous:
+            self.wait(ticket)
+        return ticket
+
+    def take(self, ticket: int) -> tuple[torch.Tensor, list[int]]:
+        self.wait(ticket)
+        dtype, rest = self._ragged.pop(ticket)
+        rows = (ctypes.c_int64 * self.size)()
+        address = self._c.ph_take(self._pointer, ticket, rows)
+        shape = (sum(rows), *rest)
+        if address is None:
+            raise CollectiveError("the result of a ragged operation was fetched too late, or twice")
+        if not torch.Size(shape).numel():
+            self._c.ph_free(address)
+            return torch.empty(shape, dtype=dtype), list(rows)
+        memory = (ctypes.c_char * (torch.Size(shape).numel() * dtype.itemsize)).from_address(address)
+        weakref.finalize(memory, self._c.ph_free, address)
+        return torch.frombuffer(memory, dtype=dtype).view(shape), list(rows)
+
+    def join(self) -> int:
+        ticket = self._call(self._pointer, _KIND["join"], None, None, 0, _NO_SHAPE, None, None)
+        self._ticket(ticket, False, ())
+        rows = (ctypes.c_int64 * self.size)()
+        self._c.ph_take(self._pointer, ticket, rows)
+        return rows[0]
+
+    def _submit(
+        self,
+        code: int,
+        tensor: torch.Tensor | None,
+        output: torch.Tensor | None,
+        name: str,
+        asynchronous: bool,
+        more: object,
+        described: torch.Tensor | None = None,
+    ) -> int:
+        what = described if described is not None else tensor
+        assert what is not None
+        number = _DTYPE.get(what.dtype)
+        if number is None:
+            kind = c.KINDS[code & 0xFF]
+            raise CollectiveError(
+                f"{kind} {name}: {what.dtype} is a type that nothing can be computed in",
+                where=f"rank {self.rank} of {self.size}",
+                remedy="view it as torch.uint8 to move it, or convert it to add it up",
+            )
+        ticket = self._call(
+            self._pointer,
+            code | number | (_ASYNCHRONOUS if asynchronous else 0),
+            tensor.data_ptr() if tensor is not None else None,
+            output.data_ptr() if output is not None else None,
+            what.numel(),
+            self._shape(what.shape),
+            name.encode() if name else None,
+            more,
+        )
+        if not asynchronous:
+            if ticket < 0:
+                raise self._failure()
+            return 0
+        return self._ticket(ticket, True, (tensor, output))
+
+    def _shape(self, shape: torch.Size) -> int:
+        """Address of the number of dimensions and the dimensions, made once a shape."""
+        known = self._shapes.get(shape)
+        if known is None:
+            if len(self._shapes) >= 4096:
+                self._shapes.clear()
+            kept = shape[: c.DIMENSIONS]
+            array = (ctypes.c_int64 * (1 + len(kept)))(len(kept), *kept)
+            known = self._shapes[shape] = (ctypes.addressof(array), array)
+        return known[0]
+
+    def _ticket(self, ticket: int, asynchronous: bool, held: tuple[object, ...]) -> int:
+        if ticket < 0:
+            raise self._failure()
+        if not asynchronous:
+            return 0
+        completed = self._c.ph_completed(self._pointer)
+        while self._held and self._held[0][0] <= completed:
+            self._held.popleft()
+        self._held.append((ticket, held))
+        return ticket
+
+    # Waiting and ending
+
+    def done(self, ticket: int) -> bool:
+        return bool(self._c.ph_completed(self._pointer) >= ticket)
+
+    def wait(self, ticket: int, timeout_s: float | None = None) -> None:
+        if ticket == 0:
+            return
+        status = self._c.ph_wait(self._pointer, ticket, -1 if timeout_s is None else int(timeout_s * 1e9))
+        if status < 0:
+            raise self._failure()
+        if status:
+            raise CollectiveTimeout(
+                f"not finished within {timeout_s:g} s",
+                where=f"rank {self.rank} of {self.size}",
+                remedy="see which rank is stopped or far behind; its log tells what it does",
+            )
+
+    def _failure(self) -> CollectiveError:
+        words = self._c.ph_message(self._pointer).decode(errors="replace")
+        culprit = self._c.ph_culprit(self._pointer)
+        where = f"rank {self.rank} of {self.size}, shared memory"
+        gone = (culprit,) if culprit >= 0 else ()
+        if words.startswith(("the ranks called different operations", "ranks that have joined")):
+            return Mismatch(words, where=where, remedy="make all ranks call the same operations in the same order")
+        if "not finished by all ranks within" in words:
+            remedy = "see which rank is stopped or far behind; its log tells what it does"
+            return CollectiveTimeout(words, missing=gone, where=where, remedy=remedy)
+        if gone:
+            return PeerLost(words, ranks=gone, where=where)
+        return CollectiveError(words, where=where)
+
+    def abort(self, reason: str) -> None:
+        if self._close.alive:
+            self._c.ph_abort(self._pointer, f"rank {self.rank}: {reason}".encode())
+
+    def close(self) -> None:
+        self._close()
+
+    # What can be told
+
+    def records(self, after: int) -> tuple[list[Record], int]:
+        room = 1024
+        raw = (c.RawRecord * room)()
+        found: list[Record] = []
+        lost = 0
+        while True:
+            n = self._c.ph_records(self._pointer, after, 0, raw, room)
+            if n and not found:
+                lost = raw[0].ticket - after - 1
+            found += [self._record(raw[i]) for i in range(n)]
+            if n < room:
+                return found, lost
+            after = raw[n - 1].ticket
+
+    def unfinished(self) -> list[Record]:
+        raw = (c.RawRecord * 256)()
+        n = self._c.ph_records(self._pointer, 0, 1, raw, 256)
+        return [self._record(raw[i]) for i in range(n)]
+
+    def _record(self, raw: c.RawRecord) -> Record:
+        def epoch(ns: int) -> int:
+            return ns + self._epoch_ns if ns else 0
+
+        kind = c.KINDS[raw.kind]
+        typed = kind not in ("barrier", "join")
+        dtype = c.DTYPES[raw.dtype] if typed else ""
+        return Record(
+            sequence=raw.ticket,
+            kind=kind.removesuffix("_ragged"),
+            name=raw.name.decode(errors="replace"),
+            op=c.OPS[raw.op] if kind in ("allreduce", "reduce", "reducescatter") else "",
+            dtype=dtype,
+            shape=tuple(raw.shape[: raw.dimensions]),
+            bytes=raw.count * getattr(torch, dtype).itemsize if typed else 0,
+            submitted_ns=epoch(raw.submitted),
+            arrived_ns=epoch(raw.arrived),
+            started_ns=epoch(raw.started),
+            finished_ns=epoch(raw.finished),
+        )
+
+    def states(self) -> list[RankState]:
+        raw = c.RawRank()
+        found = []
+        for rank in range(self.size):
+            self._c.ph_state(self._pointer, rank, ctypes.byref(raw))
+            age = (time.monotonic_ns() - raw.where_ns) / 1e9 if raw.where_ns else 0.0
+            found.append(
+                RankState(
+                    rank=rank,
+                    pid=raw.pid,
+                    sequence=raw.sequence,
+                    operation=raw.operation.decode(errors="replace"),
+                    inside=bool(raw.inside),
+                    alive=bool(raw.alive),
+                    whereabouts=raw.where.decode(errors="replace"),
+                    whereabouts_age_s=age,
+                )
+            )
+        return found
+
+    def say_whereabouts(self, text: str) -> None:
+        if self._close.alive:
+            self._c.ph_say_where(self._pointer, text.encode()[-1000:])
+
+
+def _make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
+    _remove_orphans()
+    token = secrets.token_hex(16).encode()
+    path = BUFFERS / f"phalanx-{os.getpid()}-{_start_ticks(os.getpid())}-{secrets.token_hex(16)}"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)  # now, not by SIGBUS in the middle of an operation
+            if lib.ph_create(fd, token):
+                raise OSError(errno.ENOMEM, "cannot map it")
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CollectiveError(
+            f"no shared buffer of {size_in_words(size)} in {BUFFERS}: {error.strerror}",
+            remedy="make it larger (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm)",
+        ) from error
+    return path, token
+
+
+def _start_ticks(pid: int) -> str:
+    """Start time of a process (proc_pid_stat(5), field 22); "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _remove_orphans() -> None:
+    """Buffers of this user whose maker died before all had joined."""
+    for path in BUFFERS.glob("phalanx-*-*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            _, pid, start, _ = path.name.split("-")
+            if path.lstat().st_uid == os.getuid() and _start_ticks(int(pid)) != start:
+                path.unlink()
