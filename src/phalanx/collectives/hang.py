@@ -48,7 +48,7 @@ def in_words(record: Record) -> str:
     """The operation as errors name it: `allreduce sum float32[1024] 'grad.a'`."""
     tensor = f"{record.dtype}[{','.join(map(str, record.shape))}]" if record.dtype else ""
     name = f"'{record.name}'" if record.name else ""
-    return " ".join(part for part in (record.kind, record.op, tensor, name) if part)
+    return " ".join(part for part in (record.kind.removesuffix("_ragged"), record.op, tensor, name) if part)
 
 
 def waited_on(record: Record, states: Sequence[RankState], me: int) -> list[RankState]:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from phalanx.collectives import counters, flight, hang, whereabouts
 from phalanx.collectives.errors import CollectiveError
@@ -83,6 +84,7 @@ class Watch:
             while (name := group if number == 1 else f"{group}#{number}") in names:
                 number += 1
             self._watched.append(_Watched(transport, name, tuple(members or range(transport.size))))
+            transport.on_failure = partial(self.failed, transport)
             if self._thread is None:
                 self._wake = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(self._wake,), name="phalanx-watch", daemon=True)
@@ -92,6 +94,7 @@ class Watch:
         """Read its last operations and forget it; no thread of the watch touches it after this returns."""
         with self._lock:
             for watched in [one for one in self._watched if one.transport is transport]:
+                transport.on_failure = None
                 self._read(watched)
                 self._watched.remove(watched)
             if not self._watched and self._thread is not None:
@@ -106,7 +109,7 @@ class Watch:
             self._sink, self._prefix = sink, prefix
 
     def failed(self, transport: Transport, error: CollectiveError) -> None:
-        """Called by whoever raises `error`, so that there is a dump before the process ends of it."""
+        """The transport is about to raise `error`, and the process may end of it: the dump is written now."""
         with self._lock:
             for watched in self._watched:
                 if watched.transport is transport and not watched.is_broken:
@@ -232,5 +235,4 @@ os.register_at_fork(after_in_child=_process.forget)
 watch = _process.add
 unwatch = _process.remove
 tell = _process.tell
-failed = _process.failed
 dump = _process.dump

@@ -382,6 +382,12 @@ class SharedMemory(Transport):
             )
 
     def _failure(self) -> CollectiveError:
+        error = self._error()
+        if self.on_failure is not None:
+            self.on_failure(error)
+        return error
+
+    def _error(self) -> CollectiveError:
         words = self._c.ph_message(self._pointer).decode(errors="replace")
         culprit = self._c.ph_culprit(self._pointer)
         where = f"rank {self.rank} of {self.size}, shared memory"
@@ -432,7 +438,7 @@ class SharedMemory(Transport):
         dtype = c.DTYPES[raw.dtype] if typed else ""
         return Record(
             sequence=raw.ticket,
-            kind=kind.removesuffix("_ragged"),
+            kind=kind,
             name=raw.name.decode(errors="replace"),
             op=c.OPS[raw.op] if kind in ("allreduce", "reduce", "reducescatter") else "",
             dtype=dtype,

@@ -8,11 +8,13 @@ arrived with the same one, so a mismatch is seen before any data moves and raise
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from phalanx.collectives.errors import CollectiveError
 
 ReduceOp = Literal["sum", "average", "min", "max", "product"]
 
@@ -22,7 +24,7 @@ class Record:
     """One operation of this rank, for the timeline and the flight recorder. Times: ns since the epoch; 0: not yet."""
 
     sequence: int  # counts this transport's operations from 1
-    kind: str  # "allreduce", "allgather", ...
+    kind: str  # "allreduce", "allgather", "allgather_ragged", ...
     name: str  # the caller's name for the tensor; ""
     op: str  # reduction; "" where there is none
     dtype: str  # "float32", ...; "" for a barrier
@@ -61,6 +63,7 @@ class Transport(ABC):
 
     rank: int
     size: int
+    on_failure: Callable[[CollectiveError], None] | None = None  # is told the first error before that is raised
 
     @abstractmethod
     def allreduce(
