@@ -1,6 +1,7 @@
-"""`python -m benchmarks [NAME ...]`: run the benchmarks, print one table, keep every measurement as JSON.
+"""`python -m benchmarks [NAME ...]`: run the benchmarks, print their tables, keep every measurement as JSON.
 
-A benchmark is a file `bench_<name>.py` here with `run(options, progress) -> list[Comparison]`.
+A benchmark is a file `bench_<name>.py` here with `run(options, progress) -> list[Comparison]` and, when the table of
+all is none for it, `report(comparisons) -> str`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main(given: list[str]) -> int:
     data = os.environ.get("PHALANX_DATA")
     options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None)
     found: list[Comparison] = []
+    plain: list[Comparison] = []
     code = 0
     for name in parsed.names or names():
         module = importlib.import_module(f"benchmarks.bench_{name}")
@@ -53,14 +55,20 @@ def main(given: list[str]) -> int:
             print(f"{name:<20} {(module.__doc__ or '').strip().splitlines()[0]}")
             continue
         try:
-            found += module.run(options, progress)
+            result = module.run(options, progress)
+            found += result
+            if report := getattr(module, "report", None):
+                print(report(result))
+            else:
+                plain += result
         except MissingData as error:
             progress(f"{name}: left out: {error}")
         except (NotEqual, RankFailed) as error:
             progress(f"{name}: FAILED: {error}")
             code = 1
+    if plain:
+        print(table(plain))
     if found:
-        print(table(found))
         print(save(found, parsed.out, " ".join(["python -m benchmarks", *given])))
     return code
 

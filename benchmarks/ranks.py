@@ -81,40 +81,52 @@ def run_ranks(side: str, orders: Mapping[str, object], size: int, scratch: Path)
     tag = os.urandom(4).hex()
     file = scratch / f"orders-{tag}.json"
     file.write_text(json.dumps(orders))
-    port = _free_port()
-    names = [scratch / f"{side}-{tag}-rank-{rank}" for rank in range(size)]
+    port = free_port()
+    outputs = run_processes(
+        side,
+        [[sys.executable, "-m", f"benchmarks.{side}", str(file)]] * size,
+        [environment(rank, size, scratch / f"rendezvous-{tag}", port) for rank in range(size)],
+        scratch,
+    )
+    return [Window(**json.loads(output.splitlines()[-1])) for output in outputs]
+
+
+def run_processes(
+    name: str,
+    commands: Sequence[Sequence[str]],
+    environments: Sequence[Mapping[str, str]],
+    scratch: Path,
+    timeout_s: float = TIMEOUT_S,
+) -> list[str]:
+    """Run `commands` at once, in the repository's root, until all have ended; what each printed. Raises RankFailed."""
+    tag = os.urandom(4).hex()
+    names = [scratch / f"{name}-{tag}-rank-{rank}" for rank in range(len(commands))]
     processes = [
-        start(
-            [sys.executable, "-m", f"benchmarks.{side}", str(file)],
-            cwd=ROOT,
-            env=environment(rank, size, scratch / f"rendezvous-{tag}", port),
-            output=name.with_suffix(".out"),
-            errors=name.with_suffix(".log"),
-        )
-        for rank, name in enumerate(names)
+        start(command, cwd=ROOT, env=env, output=path.with_suffix(".out"), errors=path.with_suffix(".log"))
+        for path, command, env in zip(names, commands, environments, strict=True)
     ]
     try:
-        codes = _wait(processes)
+        codes = _wait(processes, timeout_s)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for rank, (name, code) in enumerate(zip(names, codes, strict=True)):
+    for rank, (path, code) in enumerate(zip(names, codes, strict=True)):
         if code:  # not those that were still waiting for it
-            words = name.with_suffix(".log").read_text(errors="replace").strip()
-            raise RankFailed(f"{side}, rank {rank} ended with {code}:\n{words[-3000:]}")
-    return [Window(**json.loads(name.with_suffix(".out").read_text().splitlines()[-1])) for name in names]
+            words = path.with_suffix(".log").read_text(errors="replace").strip()
+            raise RankFailed(f"{name}, rank {rank} ended with {code}:\n{words[-3000:]}")
+    return [path.with_suffix(".out").read_text() for path in names]
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Exit codes once all have ended well or one has not. Raises RankFailed after TIMEOUT_S."""
-    deadline = time.monotonic() + TIMEOUT_S
+def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> list[int | None]:
+    """Exit codes once all have ended well or one has not. Raises RankFailed after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while True:
         codes = [process.poll() for process in processes]
         if any(codes) or None not in codes:
             return codes
         if time.monotonic() > deadline:
-            raise RankFailed(f"the ranks have not ended after {TIMEOUT_S} s")
+            raise RankFailed(f"the ranks have not ended after {timeout_s:g} s")
         time.sleep(0.02)
 
 
@@ -133,7 +145,7 @@ def padding_share(windows: Sequence[Window]) -> float:
     return 1 - sum(window.tokens for window in windows) / sum(window.places for window in windows)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
