@@ -342,11 +342,10 @@ static uint64_t mix(uint64_t h, uint64_t x) {
 }
 static uint64_t sign(const call *c, int size) {
   const descriptor *d = &c->does;
-  int ragged = d->kind == ALLGATHER_RAGGED || d->kind == ALLTOALL_RAGGED, one_sided = d->kind == SCATTER;
-  uint64_t h = mix(d->kind | d->op << 8 | d->dtype << 16 | (uint64_t)d->root << 32, ragged || one_sided ? 0 : (uint64_t)d->count), w;
+  int ragged = d->kind == ALLGATHER_RAGGED || d->kind == ALLTOALL_RAGGED;
+  uint64_t h = mix(d->kind | d->op << 8 | d->dtype << 16 | (uint64_t)d->root << 32, ragged ? 0 : (uint64_t)d->count), w;
   h = mix(h, d->dimensions);
-  if (!one_sided)
-    for (uint32_t i = ragged; i < d->dimensions && i < DIMENSIONS; i++) h = mix(h, (uint64_t)d->shape[i]);
+  for (uint32_t i = ragged; i < d->dimensions && i < DIMENSIONS; i++) h = mix(h, (uint64_t)d->shape[i]);
   memcpy(&w, &d->pre, 8), h = mix(h, w);
   memcpy(&w, &d->post, 8), h = mix(h, w);
   for (int i = 0; i < NAME_BYTES && d->name[i]; i += 8) memcpy(&w, d->name + i, 8), h = mix(h, w);
@@ -683,6 +682,7 @@ static int perform(group *g, call *c, uint32_t sequence) {
   }
 }
 static int one(group *g, call *c) {
+  if (atomic_load_explicit(&g->shared->aborted, memory_order_relaxed)) return fail(g, LOST, -1, "the group was aborted");
   uint32_t sequence = c->sequence = ++g->sequence;
   size_t bytes = payload(g, &c->does);
   c->arrived = now();
@@ -976,6 +976,7 @@ __attribute__((no_sanitize("thread"))) EXPORT int ph_records(group *g, int64_t a
   int64_t submitted = atomic_load(&g->submitted), completed = atomic_load(&g->completed);
   int64_t first = pending ? completed + 1 : after + 1, last = pending ? submitted : completed;
   if (first < submitted - RING + 1) first = submitted - RING + 1;
+  if (first < 1) first = 1;
   int n = 0;
   for (int64_t t = first; t <= last && n < room; t++) {
     const call *c = &g->ring[t % RING];
