@@ -68,7 +68,9 @@ def report(
 ) -> str:
     """The sentence that rank `me` says of its unfinished operation."""
     who = waited_on(record, states, me)
-    start = f"{_where(group)}{in_words(record)} (operation {record.sequence}) of rank {me}: "
+    mine = states[me]
+    words = mine.operation if mine.sequence == record.sequence else in_words(record)
+    start = f"{_where(group)}{words} (operation {record.sequence}) of rank {me}: "
     waited = duration_in_words(waited_s)
     if not who:
         return f"{start}under way for {waited}; all ranks have come and none is waited for"
