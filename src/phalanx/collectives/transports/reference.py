@@ -1,4 +1,4 @@
-"""What a reduction of several tensors is, in torch and numpy: the definition that faster kernels must equal bit for bit.
+"""What a reduction of several tensors is, in torch and numpy: the definition that faster kernels equal bit for bit.
 
     value = ((t0 * prescale) op (t1 * prescale)) op ... in the order given; "average": / their number; * postscale
 

@@ -1,0 +1,142 @@
+"""Bytes between ranks over torch.distributed's gloo: unchecked moves, and a wait that neither hangs nor blames wrongly.
+
+gloo moves the bytes and adds nothing: it lacks dtypes, and its order of sums is its own. Every move must be called by
+all ranks in the same order with sizes that fit; `checked` sees to that. Knows nothing of dtypes and operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import torch
+from torch.distributed import (  # type: ignore[attr-defined]
+    BroadcastOptions,
+    PrefixStore,
+    ProcessGroupGloo,
+    Store,
+    Work,
+)
+
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
+from phalanx.collectives.transports.ordered import Call
+from phalanx.collectives.transports.peers import Peers
+
+log = logging.getLogger(__name__)
+
+# What gloo's transport says when the other end is gone (gloo/transport/tcp/pair.cc, buffer.cc).
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Connection refused")
+PATIENCE_S = 1.0  # a wait longer than this is told to the others, who might be waiting for this rank
+_STILL_WAITING = "Operation timed out"  # torch/csrc/distributed/c10d/Work.cpp: the wait ended, the operation did not
+_FOR_EVER = timedelta(days=7)  # gloo's own timeout: ours comes first, and knows who is missing
+
+
+class Gloo:
+    """Connections among all ranks. Tensors are flat, contiguous, uint8 and on the CPU.
+
+    gloo listens on the interface of GLOO_SOCKET_IFNAME, else on the one that the host name resolves to.
+    """
+
+    def __init__(
+        self, store: Store, rank: int, size: int, peers: Peers, *, timeout_s: float, operation_timeout_s: float
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self._peers = peers
+        self._busy = False
+        self._limit_s = operation_timeout_s
+        self._patience = timedelta(seconds=min(PATIENCE_S, operation_timeout_s / 4))
+        try:
+            self._group: ProcessGroupGloo | None = ProcessGroupGloo(
+                PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout_s)
+            )
+        except RuntimeError as error:
+            raise CollectiveError(
+                f"the ranks met but could not connect: {str(error).splitlines()[0]}",
+                where=f"rank {peers.names[rank]}",
+                remedy="check GLOO_SOCKET_IFNAME; on one host it is lo",
+            ) from error
+        self._group._set_default_timeout(_FOR_EVER)
+
+    def alltoall(
+        self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
+    ) -> None:
+        """`sent[r]` bytes of `data` go to rank r; `output` gets `received[r]` bytes of it. One step, all at once."""
+        self._do(call, lambda group: group.alltoall_base(output, data, list(received), list(sent)))  # type: ignore[attr-defined]
+
+    def broadcast(self, call: Call, data: torch.Tensor, root: int) -> None:
+        """`data` becomes that of `root`. A tree: log2(size) steps."""
+        options = BroadcastOptions()
+        options.rootRank = root
+        self._do(call, lambda group: group.broadcast([data], options))  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Others that still wait for this rank see the connection end. Idempotent."""
+        group, self._group = self._group, None
+        if group is not None and self._busy:
+            _keep_for_ever(group)
+
+    def _do(self, call: Call, start: Callable[[ProcessGroupGloo], Work]) -> None:
+        group = self._group
+        if group is None:
+            raise CollectiveError(f"{call.header.in_words()}: the group is closed", where=self._where)
+        self._busy = True
+        try:
+            work = start(group)
+        except RuntimeError as error:
+            raise self._explain(call, error) from error
+        try:
+            self._wait(call, work)
+        finally:
+            self._busy = not work.is_completed()
+
+    def _wait(self, call: Call, work: Work) -> None:
+        deadline = time.monotonic() + self._limit_s
+        while True:
+            try:
+                work.wait(self._patience)
+                return
+            except RuntimeError as error:
+                if _STILL_WAITING not in str(error):
+                    raise self._explain(call, error) from error
+            self._look_around(call, late=time.monotonic() > deadline)
+
+    def _look_around(self, call: Call, late: bool) -> None:
+        """While an operation waits: say so, and end it when somebody knows that it is in vain."""
+        what = call.header.in_words()
+        if late:
+            missing = self._peers.behind(call.sequence)
+            words = ", ".join(f"rank {rank}" for rank in missing)
+            self._peers.give_up(f"{what} was not finished by all ranks in time")
+            raise CollectiveTimeout(
+                f"{what}: not finished by all ranks in time" + (f"; {words} did not come" if missing else ""),
+                missing=missing,
+                where=self._where,
+                remedy="see which rank is stopped or far behind; its log tells what it does",
+            )
+        cause = self._peers.cause()
+        if cause is not None:
+            raise PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
+        if self._group is None:
+            raise CollectiveError(f"{what}: the group is closed", where=self._where)
+        self._peers.publish(call.sequence, what, inside=True)
+
+    def _explain(self, call: Call, error: RuntimeError) -> CollectiveError:
+        what = call.header.in_words()
+        log.debug("%s failed: %s", what, error)
+        if any(phrase in str(error) for phrase in _LOST):
+            cause = self._peers.lost()
+            return PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
+        return CollectiveError(f"{what}: {str(error).splitlines()[0]}", where=self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"rank {self._peers.names[self.rank]}"
+
+
+def _keep_for_ever(group: ProcessGroupGloo) -> None:
+    """Its destructor would wait for the operation that is still under way."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
