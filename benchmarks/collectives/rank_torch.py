@@ -1,0 +1,18 @@
+"""A rank that sums through torch.distributed: BACKEND (gloo, phalanx) comes before the arguments of protocol.py."""
+
+from __future__ import annotations
+
+import sys
+
+BACKEND = sys.argv.pop(1)
+
+from benchmarks.collectives import protocol  # noqa: E402 - reads what is left of the arguments and pins
+
+import torch.distributed as dist  # noqa: E402 isort: skip
+
+if BACKEND == "phalanx":
+    import phalanx.collectives  # noqa: F401 - registers the backend
+
+if __name__ == "__main__":
+    dist.init_process_group(BACKEND)
+    protocol.run(dist.all_reduce)
