@@ -1,37 +1,44 @@
 """Who is in the group: the token a launcher hands to a worker, and the register in which workers find each other.
 
-The register is a torch FileStore: on one host no port is opened for it. Each member writes down
-its process (host, pid, start time), so that a broken connection can later be given a name.
+The register lies in a store (see `rendezvous`). Each member writes down its process and its host, so that all know
+who shares memory with whom, and so that a broken connection can later be given a name.
 Knows nothing of tensors; `group` moves them.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 
-from phalanx.collectives.errors import CollectiveError, CollectiveTimeout
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
+from phalanx.collectives.identity import Identity
+from phalanx.collectives.launchers import Address, meeting_point, number, told_by
+from phalanx.collectives.rendezvous import meet_at
 
-_EXITING = 0x4  # PF_EXITING of <linux/sched.h>, in the flags of /proc/<pid>/stat
+_STORE_GONE = (DistNetworkError, DistStoreError)  # what torch says when nobody answers
+_LEAVING_S = 5.0  # how long rank 0 keeps the store for members that have not left yet
 
 
 @dataclass(frozen=True)
 class Membership:
-    """A worker's place in its group. `rendezvous`: a file that all members can open; new for every generation."""
+    """A worker's place in its group. `rendezvous`: a file that all members can open, or a TCP store.
+
+    `local_rank` and `local_size` are what the launcher says; a group goes by `Register.hosts`. `host`: a name that
+    makes processes of one machine count as several hosts, for tests; "": the machine itself is asked.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
     generation: int = 0
-    rendezvous: Path | None = None
+    rendezvous: Path | Address | None = None
+    host: str = ""
 
     def __post_init__(self) -> None:
         if not (0 <= self.rank < self.size and 0 <= self.local_rank < self.local_size <= self.size):
@@ -39,42 +46,51 @@ class Membership:
                 f"rank {self.rank} of {self.size} (local {self.local_rank} of {self.local_size}) is impossible",
                 remedy="check RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE",
             )
-        if self.size % self.local_size:
-            raise CollectiveError(
-                f"{self.size} workers are not a multiple of {self.local_size} a host",
-                remedy="start the same number of workers on every host",
-            )
         if self.size > 1 and self.rendezvous is None:
             raise CollectiveError(
-                "a group of several workers needs a rendezvous file",
-                remedy="set PHALANX_RENDEZVOUS to the path of a new file",
+                f"rank {self.rank} of {self.size} is not told where to meet the others",
+                remedy="set PHALANX_RENDEZVOUS to the path of a new file that all ranks can open, or, between hosts, "
+                "MASTER_ADDR and MASTER_PORT to an address of rank 0's host",
             )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Membership:
-        """The token in the variables that torchrun also sets, and PHALANX_RENDEZVOUS, PHALANX_GENERATION.
+        """The token in the variables of our launcher, torchrun, MPI or Slurm (`launchers` has them); alone without any.
 
-        Raises CollectiveError for a value that is no number or an impossible rank.
+        Generation: PHALANX_GENERATION, else torchrun's TORCHELASTIC_RESTART_COUNT. PHALANX_HOST: see `host`.
+        Raises CollectiveError for values that are no numbers, that contradict each other, or that do not suffice.
         """
-
-        def number(name: str, default: int) -> int:
-            text = environment.get(name, str(default))
-            try:
-                return int(text)
-            except ValueError:
-                raise CollectiveError(f"{name} is {text!r}, not a number", remedy=f"set {name} to an integer") from None
-
-        size = number("WORLD_SIZE", 1)
-        rank = number("RANK", 0)
-        rendezvous = environment.get("PHALANX_RENDEZVOUS")
+        told = told_by(environment)
+        generation = number(environment, "PHALANX_GENERATION")
+        if generation is None:
+            generation = number(environment, "TORCHELASTIC_RESTART_COUNT") or 0
         return cls(
-            rank=rank,
-            size=size,
-            local_rank=number("LOCAL_RANK", rank),
-            local_size=number("LOCAL_WORLD_SIZE", size),
-            generation=number("PHALANX_GENERATION", 0),
-            rendezvous=Path(rendezvous) if rendezvous else None,
+            rank=told.rank,
+            size=told.size,
+            local_rank=told.rank if told.local_rank is None else told.local_rank,
+            local_size=told.size if told.local_size is None else told.local_size,
+            generation=generation,
+            rendezvous=meeting_point(environment, told),
+            host=environment.get("PHALANX_HOST", ""),
         )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank is: among the ranks of its host, and its host among those that have such a local rank."""
+
+    local_rank: int = 0
+    local_size: int = 1
+    cross_rank: int = 0
+    cross_size: int = 1
+
+
+def place_among(hosts: list[list[int]], rank: int) -> Place:
+    """The place of `rank`; `hosts` are the ranks of each. Hosts may have different numbers of ranks."""
+    mine = next(ranks for ranks in hosts if rank in ranks)
+    local = mine.index(rank)
+    column = [ranks[local] for ranks in hosts if len(ranks) > local]
+    return Place(local, len(mine), column.index(rank), len(column))
 
 
 @dataclass(frozen=True)
@@ -92,99 +108,179 @@ class Register:
     first to know writes the cause down before it leaves, and all others repeat it.
     """
 
+    store: Store  # of this forming of the group, for transports; from `meet` on
+    address: str  # of this host in the network of the members; "" for those of one host
+
     def __init__(self, membership: Membership) -> None:
         self._me = membership
-        self.store = PrefixStore(
-            f"generation-{membership.generation}", FileStore(str(membership.rendezvous), membership.size)
-        )
+        self._members: list[Identity] = []
 
     def meet(self, timeout_s: float) -> None:
-        """Sign in and wait until all have. Raises CollectiveTimeout naming the ranks that did not come."""
-        self.store.set(f"member/{self._me.rank}", _identity(os.getpid()))
+        """Sign in and wait until all have.
+
+        The same processes may meet again, and others after them in the same store: every rank counts its formings.
+        Raises CollectiveTimeout naming the ranks that did not come, CollectiveError for two of the same rank.
+        """
+        me = self._me
+        assert me.rendezvous is not None
+        meeting = meet_at(me.rendezvous, me.rank, me.local_size < me.size, timeout_s)
+        self.address = meeting.address
+        base = PrefixStore(f"generation-{me.generation}-of-{me.size}", meeting.store)
+        try:
+            forming = base.add(f"formings/{me.rank}", 1)
+            self._refuse_twins(PrefixStore(f"{forming - 1}", base), forming)
+            self.store = PrefixStore(f"{forming}", base)
+            self._form(timeout_s)
+        except _STORE_GONE as error:
+            raise PeerLost(
+                f"the register at {me.rendezvous} went away while the group was forming",
+                ranks=(0,) if self._holds_store else (),
+                where=self._where,
+            ) from error
+
+    def _form(self, timeout_s: float) -> None:
+        """Whether the group is formed is decided once, by the first that sees all or has waited too long."""
         deadline = time.monotonic() + timeout_s
-        missing = list(range(self._me.size))
-        while missing := [rank for rank in missing if not self.store.check([f"member/{rank}"])]:
-            if time.monotonic() > deadline:
-                raise CollectiveTimeout(
-                    f"rank {_ranks(missing)} did not join within {timeout_s:g} s",
-                    missing=tuple(missing),
-                    where=f"generation {self._me.generation}",
-                    remedy="look at the log of that rank, or whether its process was started",
-                )
-            time.sleep(0.005)
+        ranks = range(self._me.size)
+        keys = [f"member/{rank}" for rank in ranks]
+        self.store.set(keys[self._me.rank], json.dumps(asdict(Identity.own(self._me.host))))
+        while True:
+            if self.store.check(keys):
+                outcome = self.store.compare_set("outcome", "", "formed")
+            elif self.store.check(["outcome"]):
+                outcome = self.store.get("outcome")
+            elif time.monotonic() > deadline:
+                missing = tuple(rank for rank in ranks if not self.store.check([keys[rank]]))
+                late = Cause(missing, f"rank {', '.join(map(str, missing))} did not join within {timeout_s:g} s")
+                outcome = self.store.compare_set("outcome", "", _as_json(late))
+            else:
+                time.sleep(0.005)
+                continue
+            break
+        if outcome != b"formed":
+            raise self._not_formed(_as_cause(outcome))
+        self._members = [Identity(**json.loads(self.store.get(key))) for key in keys]
+
+    def hosts(self) -> list[list[int]]:
+        """The ranks of each host, ascending; hosts in the order of their first rank.
+
+        One host: the same boot, pid namespace, user and /dev/shm, or the same PHALANX_HOST.
+        """
+        ranks: dict[str, list[int]] = {}
+        for rank, member in enumerate(self._members):
+            ranks.setdefault(member.host, []).append(rank)
+        return list(ranks.values())
+
+    def place(self) -> Place:
+        """Of this member."""
+        return place_among(self.hosts(), self._me.rank)
+
+    def name(self, rank: int) -> str:
+        """`rank 3 (pid 4711)`, with its host if it is another."""
+        return f"rank {rank} ({self._members[rank]})"
+
+    def pid(self, rank: int) -> int:
+        return self._members[rank].pid
 
     def gone(self, patience_s: float = 1.0) -> list[int]:
-        """Ranks of this host whose process has ended or is ending; waits up to `patience_s` for the first to show."""
+        """Ranks of this machine whose process has ended or is ending; waits `patience_s` for the first to show."""
         deadline = time.monotonic() + patience_s
         while True:
-            found = [rank for rank in range(self._me.size) if rank != self._me.rank and self._is_gone(rank)]
+            found = [rank for rank, member in enumerate(self._members) if rank != self._me.rank and member.is_gone()]
             if found or time.monotonic() > deadline:
                 return found
             time.sleep(0.01)
 
-    def pid(self, rank: int) -> int:
-        return int(self._identity_of(rank)[1])
-
     def say_goodbye(self, reason: str) -> None:
         """Tell the others why this member leaves; unheard if the group was broken before."""
-        self._write_down(Cause((self._me.rank,), f"rank {self._me.rank}: {reason}"))
+        try:
+            self._write_down(Cause((self._me.rank,), f"rank {self._me.rank}: {reason}"))
+        except _STORE_GONE:
+            return  # whoever held the store has left: there is nobody to hear it here
 
     def lost(self, patience_s: float = 1.0) -> Cause:
-        """Why a connection broke: what was written down, else who of this host has ended, else that nobody knows.
+        """Why a connection broke: what was written down, else who of this machine has ended, else that nobody knows.
 
         From now on this member counts as one that leaves because of a loss: nobody will take it for the loss.
         """
-        self.store.set(f"survivor/{self._me.rank}", "")
-        if written := self._written():
-            return written
-        gone = self.gone(patience_s)
-        gone = [rank for rank in gone if not self.store.check([f"survivor/{rank}"])]
-        if not gone:
-            return self._written() or Cause((), "a connection to another rank broke")
-        names = ", ".join(f"rank {rank} (pid {self.pid(rank)})" for rank in gone)
-        return self._write_down(Cause(tuple(gone), f"{names} ended"))
+        deadline = time.monotonic() + patience_s
+        try:
+            self.store.set(f"survivor/{self._me.rank}", "")
+            while True:
+                if written := self._written():
+                    return written
+                gone = [rank for rank in self.gone(patience_s=0) if not self.store.check([f"survivor/{rank}"])]
+                if gone:
+                    names = ", ".join(f"{self.name(rank)} ended" for rank in gone)
+                    return self._write_down(Cause(tuple(gone), names))
+                if time.monotonic() > deadline:
+                    return Cause((), "a connection to another rank broke")
+                time.sleep(0.01)
+        except _STORE_GONE:
+            return self._lost_store()
+
+    def close(self) -> None:
+        """Sign out. Rank 0, if it holds the store, waits a little for those who may still need it."""
+        others = [rank for rank in range(self._me.size) if rank != self._me.rank]
+        try:
+            self.store.set(f"left/{self._me.rank}", "")
+            if self._me.rank != 0 or not self._holds_store:
+                return
+            deadline = time.monotonic() + _LEAVING_S
+            while time.monotonic() < deadline:
+                lost = set(written.ranks) if (written := self._written()) else set()
+                staying = [rank for rank in others if rank not in lost and not self._members[rank].is_gone()]
+                if self.store.check([f"left/{rank}" for rank in staying]):
+                    return
+                time.sleep(0.01)
+        except _STORE_GONE:
+            return  # the store is gone, and nobody can be waiting for it
+
+    @property
+    def _where(self) -> str:
+        return f"generation {self._me.generation}"
+
+    @property
+    def _holds_store(self) -> bool:
+        """Whether rank 0's process is the store: if it ends, nothing can be read or written."""
+        return isinstance(self._me.rendezvous, Address) and not self._me.rendezvous.held_by_agent
+
+    def _lost_store(self) -> Cause:
+        if self._holds_store and self._me.rank != 0:
+            return Cause((0,), f"{self.name(0)}, which held the register, ended")
+        return Cause((), "a connection to another rank broke, and the register does not answer")
+
+    def _not_formed(self, cause: Cause) -> CollectiveError:
+        if not cause.ranks:
+            remedy = "start every rank once, and again only with a new PHALANX_GENERATION"
+            return CollectiveError(cause.text, where=self._where, remedy=remedy)
+        remedy = "look at the log of that rank, or whether its process was started"
+        return CollectiveTimeout(cause.text, missing=cause.ranks, where=self._where, remedy=remedy)
+
+    def _refuse_twins(self, before: Store, forming: int) -> None:
+        """Who comes again while others still wait in its last forming is not the same process: two have one rank."""
+        if forming == 1 or before.check(["outcome"]):
+            return
+        rank = self._me.rank
+        twins = Identity.own().on_node()
+        if before.check([f"member/{rank}"]):
+            twins = f"{Identity(**json.loads(before.get(f'member/{rank}'))).on_node()}, and {twins}"
+        outcome = before.compare_set("outcome", "", _as_json(Cause((), f"there are two of rank {rank}: {twins}")))
+        if outcome != b"formed":
+            raise self._not_formed(_as_cause(outcome))
 
     def _write_down(self, cause: Cause) -> Cause:
         """The first cause stays, whoever writes it."""
-        text = json.dumps({"ranks": cause.ranks, "text": cause.text})
-        return _cause(self.store.compare_set("cause", "", text))
+        return _as_cause(self.store.compare_set("cause", "", _as_json(cause)))
 
     def _written(self) -> Cause | None:
-        return _cause(self.store.get("cause")) if self.store.check(["cause"]) else None
-
-    def _identity_of(self, rank: int) -> list[str]:
-        return self.store.get(f"member/{rank}").decode().split()
-
-    def _is_gone(self, rank: int) -> bool:
-        host, pid, start = self._identity_of(rank)
-        return host == _host() and _start_ticks(int(pid)) != start
+        return _as_cause(self.store.get("cause")) if self.store.check(["cause"]) else None
 
 
-def _cause(written: bytes) -> Cause:
+def _as_json(cause: Cause) -> str:
+    return json.dumps(asdict(cause))
+
+
+def _as_cause(written: bytes) -> Cause:
     fields = json.loads(written)
     return Cause(tuple(fields["ranks"]), fields["text"])
-
-
-def _host() -> str:
-    """Host name and boot, because a pid means something on one boot of one host only."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()}/{boot}".replace(" ", "_")
-
-
-def _identity(pid: int) -> str:
-    return f"{_host()} {pid} {_start_ticks(pid)}"
-
-
-def _start_ticks(pid: int) -> str:
-    """Start time of a live process in clock ticks (field 22 of proc_pid_stat(5)); "" when it has ended or is ending."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    state, flags, start = fields[0], int(fields[6]), fields[19]
-    return "" if state in "ZX" or flags & _EXITING else start
-
-
-def _ranks(ranks: list[int]) -> str:
-    return ", ".join(map(str, ranks))
