@@ -188,7 +188,7 @@ def alone() -> Iterator[SharedMemory]:
 def test_every_operation_becomes_a_row_once_and_the_last_ones_when_the_watch_ends(alone: SharedMemory) -> None:
     one, kept = watch.Watch(period_s=0.05), Kept()
     one.add(alone, "world")
-    one.tell(sink=kept)
+    one.report_to(sink=kept)
     for number in range(30):
         alone.allreduce(torch.ones(64), name=f"t{number}")
         time.sleep(0.01)
@@ -201,7 +201,7 @@ def test_every_operation_becomes_a_row_once_and_the_last_ones_when_the_watch_end
 def test_a_flood_becomes_few_rows_and_says_how_much_was_forgotten(alone: SharedMemory) -> None:
     one, kept = watch.Watch(period_s=600), Kept()
     one.add(alone, "world")
-    one.tell(sink=kept)
+    one.report_to(sink=kept)
     for _ in range(10_000):
         alone.allreduce(torch.ones(1))
     one.remove(alone)
@@ -212,7 +212,7 @@ def test_a_flood_becomes_few_rows_and_says_how_much_was_forgotten(alone: SharedM
 def test_groups_of_one_name_are_told_apart(alone: SharedMemory) -> None:
     one, kept = watch.Watch(period_s=600), Kept()
     other = SharedMemory(dist.HashStore(), 0, 1)
-    one.tell(sink=kept)
+    one.report_to(sink=kept)
     one.add(alone, "pair")
     one.add(other, "pair")
     other.barrier()
@@ -257,6 +257,6 @@ def test_a_dump_is_written_when_asked_for_where_it_is_told_or_nowhere(
     assert one.dump(str(tmp_path / "new" / "rank-")) == str(tmp_path / "new" / "rank-0")
     monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", str(tmp_path / "torchs-"))
     assert one.dump() == str(tmp_path / "torchs-0")
-    one.tell(prefix=str(tmp_path / "told-"))
+    one.report_to(prefix=str(tmp_path / "told-"))
     assert one.dump() == str(tmp_path / "told-0")
     one.remove(alone)

@@ -101,7 +101,7 @@ class Watch:
                 self._wake.set()
                 self._thread = None
 
-    def tell(self, *, sink: Sink | None = None, prefix: str | None = None) -> None:
+    def report_to(self, *, sink: Sink | None = None, prefix: str | None = None) -> None:
         """From now on rows go to `sink` and dumps to files `<prefix><rank>`; None: nowhere, and torch's variables."""
         with self._lock:
             for watched in self._watched:
@@ -234,5 +234,5 @@ os.register_at_fork(after_in_child=_process.forget)
 
 watch = _process.add
 unwatch = _process.remove
-tell = _process.tell
-dump = _process.dump
+report_to = _process.report_to
+dump_flight_recorder = _process.dump

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from phalanx.collectives import CollectiveError, Group, Membership, join
+from phalanx.collectives import CollectiveError, Group, Membership, join, report_to
 from phalanx.data import Corpus, Loader, LoaderSpec, reopen
 from phalanx.events import Context, Emitter
 from phalanx.foundation import UsageError
@@ -95,6 +95,8 @@ class Session:
             program="worker",
         )
         self._emitter = Emitter(self._orders.spool_dir, context)
+        dumps = self._orders.run_dir / "flight-recorder" / f"generation-{member.generation}"
+        report_to(sink=self._emitter, prefix=f"{dumps}/rank-")
         group = join(member, timeout_s=JOIN_TIMEOUT_S)
         try:
             outcome = self._train(group)
@@ -105,6 +107,7 @@ class Session:
             group.abort(f"{type(error).__name__}: {error}".partition("\n")[0])
             raise
         finally:
+            report_to()  # the last operations become rows
             self._emitter.close()
         group.close()
         return outcome
