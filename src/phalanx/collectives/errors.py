@@ -5,15 +5,18 @@
     ├── PeerLost                another member died, left or gave up
     └── CollectiveTimeout       a member did not come, or did not answer, in time
 
-After any of them the group is unusable: a new generation must be formed.
+After any of them the group is unusable: a new generation must be formed. They are torch's DistBackendError (a
+RuntimeError) as well, so that a script which catches what gloo and NCCL raise catches these.
 """
 
 from __future__ import annotations
 
+from torch.distributed import DistBackendError
+
 from phalanx.foundation import PhalanxError
 
 
-class CollectiveError(PhalanxError):
+class CollectiveError(PhalanxError, DistBackendError):
     """An operation of the group failed for another reason than a lost peer."""
 
 

@@ -79,12 +79,12 @@ def main(arguments: list[str] | None = None) -> None:
         _leave("bad_input", _line(error))
     except MemoryError as error:
         _leave("out_of_memory", f"out of memory: {error}")
+    except PhalanxError as error:  # before RuntimeError: those of the group are both
+        _leave(None, _line(error))
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
         _leave("out_of_memory", f"out of memory: {str(error).splitlines()[0]}")
-    except PhalanxError as error:
-        _leave(None, _line(error))
     _leave(outcome, "all steps are done" if outcome == "done" else "stopped after a checkpoint")
 
 
