@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -72,3 +73,11 @@ def run_ranks(start_ranks: Callable[..., list[subprocess.Popen[str]]]) -> Callab
         return [output.strip() for output, _ in outputs]
 
     return run
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Of the loopback, and free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

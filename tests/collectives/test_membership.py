@@ -189,13 +189,6 @@ def test_an_identity_is_gone_when_its_process_is(tmp_path):
 # Over TCP.
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def over_tcp(port: int, size: int = 2) -> list[Membership]:
     return [Membership(rank, size, rank, size, rendezvous=Address("127.0.0.1", port)) for rank in range(size)]
 
@@ -233,19 +226,19 @@ def _child(member, do, pipe) -> None:
     os._exit(0)
 
 
-def test_a_tcp_store_listens_on_the_masters_address_alone(port):
+def test_a_tcp_store_listens_on_the_masters_address_alone(free_port):
     def listening(register: Register) -> object:
         own = {os.readlink(fd) for fd in map(str, Path("/proc/self/fd").iterdir()) if os.path.lexists(fd)}
         lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
         rows = [line.split() for line in lines]
         return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own}, register.address
 
-    ours, theirs = in_processes(over_tcp(port), listening)
-    assert ours == ({f"0100007F:{port:04X}"}, "127.0.0.1")
+    ours, theirs = in_processes(over_tcp(free_port), listening)
+    assert ours == ({f"0100007F:{free_port:04X}"}, "127.0.0.1")
     assert theirs == (set(), "127.0.0.1")
 
 
-def test_rank_0_keeps_the_store_until_all_have_left(port):
+def test_rank_0_keeps_the_store_until_all_have_left(free_port):
     def do(register: Register) -> object:
         if register.place().local_rank == 1:
             while not register.store.check(["left/0"]):  # rank 0 is on its way out
@@ -254,19 +247,19 @@ def test_rank_0_keeps_the_store_until_all_have_left(port):
             return register.store.get("still")
         return None
 
-    assert in_processes(over_tcp(port), do) == [None, b"there"]
+    assert in_processes(over_tcp(free_port), do) == [None, b"there"]
 
 
-def test_they_meet_again_over_one_port(port):
+def test_they_meet_again_over_one_port(free_port):
     def do(register: Register) -> object:
         for _ in range(3):
             register.meet(20.0)
         return register.hosts()
 
-    assert in_processes(over_tcp(port), do) == [[[0, 1]], [[0, 1]]]
+    assert in_processes(over_tcp(free_port), do) == [[[0, 1]], [[0, 1]]]
 
 
-def test_rank_0_that_ended_with_the_store_is_named(port):
+def test_rank_0_that_ended_with_the_store_is_named(free_port):
     def do(register: Register) -> object:
         if register.place().local_rank == 0:
             register.store.get("is there")
@@ -276,36 +269,38 @@ def test_rank_0_that_ended_with_the_store_is_named(port):
             time.sleep(0.01)
         return register.lost()
 
-    _, theirs = in_processes(over_tcp(port), do)
+    _, theirs = in_processes(over_tcp(free_port), do)
     assert isinstance(theirs, Cause)
     assert theirs.ranks == (0,)
     assert "which held the register, ended" in theirs.text
 
 
-def test_rank_0_that_does_not_come_is_named(port):
-    with pytest.raises(CollectiveTimeout, match=f"rank 0 did not answer at 127.0.0.1:{port} within 0.2 s") as raised:
-        Register(over_tcp(port)[1]).meet(0.2)
+def test_rank_0_that_does_not_come_is_named(free_port):
+    with pytest.raises(
+        CollectiveTimeout, match=f"rank 0 did not answer at 127.0.0.1:{free_port} within 0.2 s"
+    ) as raised:
+        Register(over_tcp(free_port)[1]).meet(0.2)
     assert raised.value.missing == (0,)
 
 
-def test_a_taken_port_is_said_with_what_to_set(port):
+def test_a_taken_port_is_said_with_what_to_set(free_port):
     with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
+        other.bind(("127.0.0.1", free_port))
         other.listen()
         with pytest.raises(CollectiveError, match=r"cannot listen at .* already in use\n.*MASTER_PORT"):
-            Register(over_tcp(port)[0]).meet(1.0)
+            Register(over_tcp(free_port)[0]).meet(1.0)
 
 
-def test_an_address_of_another_host_is_said(port):
+def test_an_address_of_another_host_is_said(free_port):
     with pytest.raises(CollectiveError, match=r"cannot listen at 192\.0\.2\.77:.*\n.*MASTER_ADDR"):
-        Register(Membership(0, 2, 0, 2, rendezvous=Address("192.0.2.77", port))).meet(1.0)
+        Register(Membership(0, 2, 0, 2, rendezvous=Address("192.0.2.77", free_port))).meet(1.0)
     with pytest.raises(CollectiveError, match="no host that is known here"):
-        Register(Membership(0, 2, 0, 2, rendezvous=Address("no.such.host.invalid", port))).meet(1.0)
+        Register(Membership(0, 2, 0, 2, rendezvous=Address("no.such.host.invalid", free_port))).meet(1.0)
 
 
-def test_a_master_that_only_its_own_host_reaches_is_refused_for_several_hosts(port):
+def test_a_master_that_only_its_own_host_reaches_is_refused_for_several_hosts(free_port):
     with pytest.raises(CollectiveError, match="where other hosts do not reach it"):
-        Register(Membership(0, 2, 0, 1, rendezvous=Address("localhost", port))).meet(1.0)
+        Register(Membership(0, 2, 0, 1, rendezvous=Address("localhost", free_port))).meet(1.0)
 
 
 # Forming the group.
