@@ -6,13 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-import phalanx.collectives  # noqa: F401 - registers the backend
 from benchmarks import bench_collectives
 from benchmarks.bench_collectives import Wish, contest, load_of, size_of
-from benchmarks.collectives import peers
-from benchmarks.collectives.peers import Copy, DeepSpeed, Mpi, Order, Peer, Sample, Task, Torch, slowest
+from benchmarks.collectives.peers import Copy, DeepSpeed, Mpi, Order, Peer, Sample, Task, Torch, everyone, slowest
 from benchmarks.collectives.report import KIB, MIB, SIZES, report
 from benchmarks.collectives.results import Results, compared, statistic_of
 from benchmarks.harness import Comparison, MissingData
@@ -124,13 +121,9 @@ def test_an_operation_that_sums_nothing_is_noticed(tmp_path: Path) -> None:
 
 
 def everyone_here() -> list[Peer]:
-    """Those of the quick run that can run; the others have tests of how they are missed."""
-    found: list[Peer] = [Copy("copy"), Torch("gloo")]
-    if "phalanx" in torch.distributed.Backend.backend_list:
-        found.insert(0, Torch("phalanx"))
-    return found + [
-        peer for peer in peers.everyone({}) if isinstance(peer, Mpi) and shutil.which(f"mpirun.{peer.name}")
-    ]
+    """Those of the quick run, and each MPI that is installed; the others have a test of how they are missed."""
+    mpis = [peer for peer in everyone({}) if isinstance(peer, Mpi) and shutil.which(f"mpirun.{peer.name}")]
+    return [Torch("phalanx"), Copy("copy"), Torch("gloo"), *mpis]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
