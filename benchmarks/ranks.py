@@ -87,6 +87,7 @@ def run_ranks(side: str, orders: Mapping[str, object], size: int, scratch: Path)
         [[sys.executable, "-m", f"benchmarks.{side}", str(file)]] * size,
         [environment(rank, size, scratch / f"rendezvous-{tag}", port) for rank in range(size)],
         scratch,
+        TIMEOUT_S,
     )
     return [Window(**json.loads(output.splitlines()[-1])) for output in outputs]
 
@@ -96,7 +97,7 @@ def run_processes(
     commands: Sequence[Sequence[str]],
     environments: Sequence[Mapping[str, str]],
     scratch: Path,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float,
 ) -> list[str]:
     """Run `commands` at once, in the repository's root, until all have ended; what each printed. Raises RankFailed."""
     tag = os.urandom(4).hex()

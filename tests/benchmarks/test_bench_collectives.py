@@ -140,7 +140,8 @@ def test_every_side_that_is_here_sums_right_and_is_timed() -> None:
 
 class Failing(Peer):
     def outputs(self, task: Task, scratch: Path) -> list[str]:
-        return run_processes(self.name, [["sh", "-c", "echo last words >&2; exit 3"]] * 2, [os.environ] * 2, scratch)
+        command = ["sh", "-c", "echo last words >&2; exit 3"]
+        return run_processes(self.name, [command] * 2, [os.environ] * 2, scratch, 60)
 
 
 def test_a_side_that_fails_is_left_out_and_nothing_else_is_lost() -> None:
