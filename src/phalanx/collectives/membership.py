@@ -21,6 +21,7 @@ from phalanx.collectives.launchers import Address, meeting_point, number, told_b
 from phalanx.collectives.rendezvous import meet_at
 
 _STORE_GONE = (DistNetworkError, DistStoreError)  # what torch says when nobody answers
+_FEW = 4  # ranks that a message names
 _LEAVING_S = 5.0  # how long rank 0 keeps the store for members that have not left yet
 
 
@@ -29,7 +30,8 @@ class Membership:
     """A worker's place in its group. `rendezvous`: a file that all members can open, or a TCP store.
 
     `local_rank` and `local_size` are what the launcher says; a group goes by `Register.hosts`. `host`: a name that
-    makes processes of one machine count as several hosts, for tests; "": the machine itself is asked.
+    makes processes of one machine count as several hosts, for tests; "": the machine itself is asked. `transport`:
+    auto, shared-memory or gloo.
     """
 
     rank: int = 0
@@ -39,6 +41,7 @@ class Membership:
     generation: int = 0
     rendezvous: Path | Address | None = None
     host: str = ""
+    transport: str = "auto"
 
     def __post_init__(self) -> None:
         if not (0 <= self.rank < self.size and 0 <= self.local_rank < self.local_size <= self.size):
@@ -57,7 +60,8 @@ class Membership:
     def from_environment(cls, environment: Mapping[str, str]) -> Membership:
         """The token in the variables of our launcher, torchrun, MPI or Slurm (`launchers` has them); alone without any.
 
-        Generation: PHALANX_GENERATION, else torchrun's TORCHELASTIC_RESTART_COUNT. PHALANX_HOST: see `host`.
+        Generation: PHALANX_GENERATION, else torchrun's TORCHELASTIC_RESTART_COUNT. PHALANX_HOST and
+        PHALANX_TRANSPORT: see `host` and `transport`.
         Raises CollectiveError for values that are no numbers, that contradict each other, or that do not suffice.
         """
         told = told_by(environment)
@@ -72,6 +76,7 @@ class Membership:
             generation=generation,
             rendezvous=meeting_point(environment, told),
             host=environment.get("PHALANX_HOST", ""),
+            transport=environment.get("PHALANX_TRANSPORT", "auto"),
         )
 
 
@@ -214,7 +219,7 @@ class Register:
                     names = ", ".join(f"{self.name(rank)} ended" for rank in gone)
                     return self._write_down(Cause(tuple(gone), names))
                 if time.monotonic() > deadline:
-                    return Cause((), "a connection to another rank broke")
+                    return Cause((), f"a connection to another rank broke{self._silent()}")
                 time.sleep(0.01)
         except _STORE_GONE:
             return self._lost_store()
@@ -249,6 +254,14 @@ class Register:
         if self._holds_store and self._me.rank != 0:
             return Cause((0,), f"{self.name(0)}, which held the register, ended")
         return Cause((), "a connection to another rank broke, and the register does not answer")
+
+    def _silent(self) -> str:
+        """Who has not noticed that the group broke: whoever died on another machine is among them."""
+        others = (rank for rank in range(self._me.size) if rank != self._me.rank)
+        silent = [rank for rank in others if not self.store.check([f"survivor/{rank}"])]
+        if not 0 < len(silent) <= _FEW:
+            return ""
+        return f"; nothing was heard since of {', '.join(map(self.name, silent))}"
 
     def _not_formed(self, cause: Cause) -> CollectiveError:
         if not cause.ranks:
