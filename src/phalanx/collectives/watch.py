@@ -12,6 +12,7 @@ A process that forks leaves its watch behind. Knows nothing of groups: whoever m
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -89,6 +90,13 @@ class Watch:
                 self._wake = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(self._wake,), name="phalanx-watch", daemon=True)
                 self._thread.start()
+                atexit.register(self.stop)  # after, so that it is called before, what frees the transport
+
+    def stop(self) -> None:
+        """Forget all transports."""
+        with self._lock:
+            for watched in list(self._watched):
+                self.remove(watched.transport)
 
     def remove(self, transport: Transport) -> None:
         """Read its last operations and forget it; no thread of the watch touches it after this returns."""
@@ -100,6 +108,7 @@ class Watch:
             if not self._watched and self._thread is not None:
                 self._wake.set()
                 self._thread = None
+                atexit.unregister(self.stop)
 
     def report_to(self, *, sink: Sink | None = None, prefix: str | None = None) -> None:
         """From now on rows go to `sink` and dumps to files `<prefix><rank>`; None: nowhere, and torch's variables."""

@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 Rows = Callable[[str], Sequence[Row]]
 Event = dict[str, Any]
 
-MOST_ROWS = 200_000  # of a table; Perfetto is slow beyond
+MOST_ROWS = 100_000  # of a table; these take 0.7 GB here, and Perfetto is slow beyond
 PHASES = ("data", "forward", "backward", "communication", "optimizer")
 _STEPS, _OTHERS = (0, "steps"), (1, "checkpoints and validations")  # lanes: where they stand, and what they are called
 
