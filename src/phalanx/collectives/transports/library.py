@@ -78,7 +78,7 @@ def library() -> ctypes.CDLL:
         "ph_open": (
             pointer,
             [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t,
-             ctypes.c_int, ctypes.c_double, ctypes.c_double, text, text, pointer],
+             ctypes.c_double, ctypes.c_double, ctypes.c_double, text, text, pointer],
         ),
         "ph_close": (None, [pointer]),
         "ph_abort": (None, [pointer, text]),

@@ -37,12 +37,13 @@ static inline uint8_t float_to_narrow(float f, int mantissa, int bias, uint32_t 
   u ^= sign;
   if (u >= limit) {
     if (fnuz) return 0x80;
-    result = mantissa == 2 && u <= 0x7f800000 ? 0x7c : 0x7f;
+    result = u > 0x7f800000 ? 0x7f : mantissa == 2 ? 0x7c : 0x7e;  // e4m3fn has no infinity: its largest, as torch since 2.13
   } else if (u < (uint32_t)(128 - bias) << 23) {
     result = bits_of(from_bits(u) + from_bits(subnormal)) - subnormal;
     if (fnuz && !result) return 0;
   } else {
     result = (u + ((uint32_t)(bias - 127) << 23) + (0x7fffffu >> (mantissa + 1)) + (u >> (23 - mantissa) & 1)) >> (23 - mantissa);
+    if (!fnuz && mantissa == 3 && result == 0x7f) result = 0x7e;
   }
   return (uint8_t)(result | sign >> 24);
 }

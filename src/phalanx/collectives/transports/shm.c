@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -168,9 +167,7 @@ typedef struct group {
   int64_t timeout_ns;
   uint32_t sequence, chunks;
   uint8_t active[MAX_RANKS];  // ranks that take part in the operation under way: not those that have joined
-  int spin, spin_limit, spinning, contended;  // `spinning`: the caller runs, not the progress thread
-  int64_t contended_until, contended_for;
-  long switches;
+  int spin, spinning, crowded;  // looks at a flag before sleeping; the caller runs, not the thread; ranks share a core
   pthread_mutex_t queue, turn;  // the ring; running operations
   pthread_cond_t work, done;
   pthread_t thread;
@@ -239,20 +236,6 @@ static inline void post(flag *f, uint32_t value) {
 }
 static void say_late(group *g, int rank, char *text, size_t length);
 
-// Whether somebody else wants this core: then spinning keeps it from those who would make us go on.
-static void look_for_contention(group *g, int64_t t) {
-  struct rusage usage;
-  getrusage(RUSAGE_THREAD, &usage);
-  if (usage.ru_nivcsw != g->switches) {
-    g->contended_for = g->contended_for * 2 > 1000000000 ? 1000000000 : g->contended_for * 2;
-    g->contended_until = t + g->contended_for;
-    g->contended = 1;
-  } else if (t > g->contended_until) {
-    g->contended = 0;
-    g->contended_for = 20000000;
-  }
-  g->switches = usage.ru_nivcsw;
-}
 static int wait_slowly(group *g, flag *f, int rank, uint32_t target) {
   int64_t begun = now();
   for (;;) {
@@ -288,26 +271,15 @@ static int wait_slowly(group *g, flag *f, int rank, uint32_t target) {
     }
   }
 }
+// Waking an idle core costs tens of microseconds (more on a virtual machine), so it pays to look on for about as long;
+// but not where ranks share a core, and not beside the program's own computing.
 static inline int wait_for(group *g, flag *f, int rank, uint32_t target) {
-  if (reached(atomic_load_explicit(&f->value, memory_order_acquire), target)) return OK;
-  int spins = g->spinning ? g->spin : 0;
-  if (spins && atomic_load_explicit(&g->ranks[rank].processor, memory_order_relaxed) == atomic_load_explicit(&g->me->processor, memory_order_relaxed)) spins = 0;
-  for (int i = 0; i < spins; i++) {
+  int looks = g->crowded || !(g->spinning || atomic_load_explicit(&g->waiting, memory_order_relaxed)) ? 1 : g->spin;
+  for (int i = 0; i < looks; i++) {
+    if (reached(atomic_load_explicit(&f->value, memory_order_acquire), target)) return OK;
     PAUSE();
-    if (reached(atomic_load_explicit(&f->value, memory_order_acquire), target)) {
-      if (g->spin < g->spin_limit) g->spin += g->spin / 4 + 1;
-      return OK;
-    }
   }
-  if (!g->spinning) return wait_slowly(g, f, rank, target);
-  int64_t begun = now();
-  look_for_contention(g, begun);
-  int e = wait_slowly(g, f, rank, target);
-  int64_t took = now() - begun;
-  if (g->contended) g->spin = 0;
-  else if (took < 30000) g->spin = g->spin * 2 + 64 < g->spin_limit ? g->spin * 2 + 64 : g->spin_limit;
-  else g->spin /= 2;
-  return e;
+  return wait_slowly(g, f, rank, target);
 }
 static int wait_all(group *g, size_t offset, uint32_t target) {
   for (int i = 1; i < g->size; i++) {
@@ -389,10 +361,15 @@ static int arrive(group *g, call *c, uint32_t sequence) {
   atomic_store_explicit(&me->processor, (uint32_t)sched_getcpu(), memory_order_relaxed);
   post(&me->arrived, sequence);
   int e = wait_all(g, ALL(arrived), sequence), differ = 0, joined = 0, excluded = 0;
+  uint64_t cores = 0;
+  g->crowded = 0;
   if (e) return e;
   const descriptor *first = NULL;
   for (int r = 0; r < g->size; r++) {
     const descriptor *d = &g->ranks[r].does[sequence % PLACES];
+    uint64_t core = 1ull << atomic_load_explicit(&g->ranks[r].processor, memory_order_relaxed) % 64;
+    g->crowded |= (cores & core) != 0;
+    cores |= core;
     g->active[r] = d->kind != JOIN;
     if (!g->active[r]) {
       joined = 1;
@@ -539,7 +516,7 @@ static int allreduce(group *g, const char *in, char *out, size_t count, reductio
         size_t m = at_most(high - o, 4 * BLOCK);
         job->sources = sources(g, from, in ? in + (at + o) * width : NULL, o * width, base + i - 1);
         reduce(place + o * width, from, m, job);
-        if (out) copy_out(g, out + (at + o) * width, place + o * width, m * width, bytes);
+        if (out) memcpy(out + (at + o) * width, place + o * width, m * width);  // in place these lines are in the cache
       }
       post(&g->me->reduced, base + i);
     }
@@ -885,9 +862,14 @@ EXPORT int ph_create(int fd, const char *token) {
   return munmap(s, 4096);
 }
 EXPORT void ph_close(group *g);
+static int looks_in(double seconds) {
+  int64_t begun = now();
+  for (int i = 0; i < 10000; i++) PAUSE();
+  return (int)(seconds * 1e9 * 10000 / (double)(now() - begun + 1));
+}
 
 // Join the group in the file `fd`. NULL: `error` says why; `missing` gets the ranks that did not come (a 1 each).
-EXPORT group *ph_open(int fd, int rank, int size, size_t chunk, int slots, size_t small, size_t large, int spin, double meet_s, double timeout_s, const char *token, char *error, uint8_t *missing) {
+EXPORT group *ph_open(int fd, int rank, int size, size_t chunk, int slots, size_t small, size_t large, double spin_s, double meet_s, double timeout_s, const char *token, char *error, uint8_t *missing) {
   struct stat st;
   size_t bytes = ph_bytes(size, chunk, slots, small);
   group *g = calloc(1, sizeof *g);
@@ -896,7 +878,7 @@ EXPORT group *ph_open(int fd, int rank, int size, size_t chunk, int slots, size_
     return free(g), NULL;
   }
   g->rank = rank, g->size = size, g->slots = slots, g->chunk = chunk, g->small = small, g->large = large, g->bytes = bytes;
-  g->spin_limit = g->spin = spin, g->contended_for = 20000000, g->culprit = -1;
+  g->spin = looks_in(spin_s), g->culprit = -1;
   g->timeout_ns = (int64_t)(timeout_s * 1e9);
   g->born_children = atomic_load(&children);
   for (int r = 0; r < size; r++) g->peer_fd[r] = -1;

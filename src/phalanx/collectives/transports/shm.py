@@ -30,11 +30,11 @@ from phalanx.foundation import BuildError
 from phalanx.foundation.words import size_in_words
 
 BUFFERS = Path("/dev/shm")
-CHUNK = 256 << 10  # bytes that go through the staging area at a time
-SLOTS = 4  # chunks a rank has under way
+CHUNK = 512 << 10  # bytes that go through the staging area at a time
+SLOTS = 4  # chunks a rank has under way: at least 3, one being copied in, one reduced, one copied out
 SMALL = 32 << 10  # bytes that travel with the arrival
 LARGE = 8 << 20  # results from here on are written past the caches
-SPIN = 2000  # looks at a flag before sleeping, each some 10 ns
+SPIN_S = 100e-6  # to look at a flag before sleeping on it
 _MOST_STAGING = 32 << 20
 
 _LOST, _LATE, _MISMATCH, _BROKEN = -1, -2, -3, -4
@@ -71,7 +71,6 @@ class SharedMemory(Transport):
         path, token = self._buffer(store, self._c.ph_bytes(size, *geometry), timeout_s)
         problem_words = ctypes.create_string_buffer(c.TEXT)
         missing = (ctypes.c_uint8 * c.MAX_RANKS)()
-        cores = len(os.sched_getaffinity(0))
         try:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as problem:
@@ -82,7 +81,7 @@ class SharedMemory(Transport):
             ) from problem
         try:
             self._group = self._c.ph_open(
-                fd, rank, size, *geometry, LARGE, SPIN if cores >= min(2, size) else 0, timeout_s, operation_timeout_s,
+                fd, rank, size, *geometry, LARGE, SPIN_S, timeout_s, operation_timeout_s,
                 token, problem_words, missing,
             )  # fmt: skip
         finally:
