@@ -14,6 +14,7 @@ import torch
 from phalanx.collectives import CollectiveError, Group, Membership, join
 
 LEAVE = "\ngroup.close(); sys.stdout.flush(); os._exit(0)\n"
+BOTH = pytest.mark.parametrize("transport", ["shared-memory", "gloo"])
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -45,7 +46,7 @@ rows = group.allgather(torch.tensor([group.rank, 10 * group.rank]))
 group.barrier()
 print(tensor.tolist(), rows.tolist())
 """
-    assert set(run_ranks(3, code + LEAVE)) == {"[1.0, 1.0, 1.0] [[0, 0], [1, 10], [2, 20]]"}
+    assert set(run_ranks(3, code + LEAVE)) == {"[1.0, 1.0, 1.0] [0, 0, 1, 10, 2, 20]"}
 
 
 def test_several_operations_may_be_under_way_at_once(run_ranks):
@@ -67,7 +68,7 @@ def test_a_group_of_one_computes_the_identity_and_opens_no_socket():
     group.broadcast(tensor).wait()
     group.barrier()
     assert tensor.tolist() == [0, 1, 2, 3]
-    assert group.allgather(tensor).tolist() == [[0, 1, 2, 3]]
+    assert group.allgather(tensor).tolist() == [0, 1, 2, 3]
     assert (group.cross_rank, group.cross_size) == (0, 1)
     group.close()
     with pytest.raises(CollectiveError, match="closed"):
@@ -93,8 +94,10 @@ except PeerLost as error:
 """
 
 
-def test_a_killed_rank_is_named(start_ranks):
-    first, second, third = start_ranks(3, WAITS_FOR_A_PEER.replace("DEED", "time.sleep(600)"))
+@BOTH
+def test_a_killed_rank_is_named(start_ranks, transport):
+    deed = WAITS_FOR_A_PEER.replace("DEED", "time.sleep(600)")
+    first, second, third = start_ranks(3, deed, extra={"PHALANX_TRANSPORT": transport})
     for process in (first, second, third):
         assert process.stdout is not None
         assert process.stdout.readline() == "joined\n"
@@ -102,13 +105,15 @@ def test_a_killed_rank_is_named(start_ranks):
     output, _ = first.communicate(timeout=30)
     assert first.returncode == 76
     assert output.startswith("(1,)")
-    assert f"allreduce gradients: rank 1 (pid {second.pid}) ended" in output
+    assert f"allreduce sum float32[100000] 'gradients': rank 1 (pid {second.pid}) ended" in output
     assert third.wait(timeout=30) == 76
 
 
-def test_a_survivor_that_left_first_is_not_blamed(start_ranks):
+@BOTH
+def test_a_survivor_that_left_first_is_not_blamed(start_ranks, transport):
     """Rank 2 is stopped while rank 1 is killed and rank 0 leaves because of it: it finds two dead, one of them guilty."""
-    first, second, third = start_ranks(3, WAITS_FOR_A_PEER.replace("DEED", "time.sleep(600)"))
+    deed = WAITS_FOR_A_PEER.replace("DEED", "time.sleep(600)")
+    first, second, third = start_ranks(3, deed, extra={"PHALANX_TRANSPORT": transport})
     for process in (first, second, third):
         assert process.stdout is not None
         assert process.stdout.readline() == "joined\n"
@@ -116,15 +121,17 @@ def test_a_survivor_that_left_first_is_not_blamed(start_ranks):
     os.kill(second.pid, signal.SIGKILL)
     assert first.wait(timeout=30) == 76
     os.kill(third.pid, signal.SIGCONT)
-    said = f"allreduce gradients: rank 1 (pid {second.pid}) ended"
+    said = f"allreduce sum float32[100000] 'gradients': rank 1 (pid {second.pid}) ended"
     for survivor in (first, third):
         output, errors = survivor.communicate(timeout=30)
         assert output.startswith("(1,)"), errors
         assert said in output
 
 
-def test_a_rank_that_gives_up_says_why(start_ranks):
-    first, second = start_ranks(2, WAITS_FOR_A_PEER.replace("DEED", "group.abort('its disk is full'); os._exit(1)"))
+@BOTH
+def test_a_rank_that_gives_up_says_why(start_ranks, transport):
+    deed = WAITS_FOR_A_PEER.replace("DEED", "group.abort('its disk is full'); os._exit(1)")
+    first, second = start_ranks(2, deed, extra={"PHALANX_TRANSPORT": transport})
     output, _ = first.communicate(timeout=30)
     assert first.returncode == 76
     assert "rank 1: its disk is full" in output
@@ -153,7 +160,8 @@ print(total.item())
     assert "60.0" in first.communicate(timeout=30)[0]
 
 
-def test_an_operation_that_is_not_finished_in_time_is_an_error_of_its_own(start_ranks):
+@BOTH
+def test_an_operation_that_is_not_finished_in_time_is_an_error_of_its_own(start_ranks, transport):
     code = """
 group = join(member, operation_timeout_s=1.0)
 if group.rank == 1:
@@ -164,9 +172,10 @@ except CollectiveTimeout as error:
     print(error, flush=True)
     os._exit(0)
 """
-    first, _ = start_ranks(2, code)
+    first, _ = start_ranks(2, code, extra={"PHALANX_TRANSPORT": transport})
     output, errors = first.communicate(timeout=30)
-    assert "allreduce gradients: not finished by all ranks in time" in output, errors
+    assert "allreduce sum float32[10] 'gradients': not finished by all ranks" in output, errors
+    assert "rank 1" in output
 
 
 @pytest.mark.root
@@ -188,7 +197,7 @@ group.barrier()
     hosts = Path(os.environ.get("TMPDIR", "/tmp")) / f"hosts-{os.getpid()}"
     prefix = ("unshare", "-um", "sh", "-c", shell.replace("HOSTS", str(hosts)), "sh")
     try:
-        processes = start_ranks(2, code + LEAVE, prefix=prefix)
+        processes = start_ranks(2, code + LEAVE, prefix=prefix, extra={"PHALANX_TRANSPORT": "gloo"})
         outputs = [process.communicate(timeout=60) for process in processes]
     finally:
         hosts.unlink(missing_ok=True)

@@ -1,9 +1,10 @@
 """How processes agree: groups, their operations, and who is in them. Knows no models."""
 
 from phalanx.collectives.backend import register
-from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
-from phalanx.collectives.group import Group, Handle, ReduceOp, join
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
+from phalanx.collectives.group import Group, Handle, join
 from phalanx.collectives.membership import Membership
+from phalanx.collectives.transports.transport import ReduceOp
 from phalanx.collectives.watch import dump_flight_recorder, report_to
 from phalanx.collectives.world import (
     cross_rank,
@@ -24,6 +25,7 @@ __all__ = [
     "Group",
     "Handle",
     "Membership",
+    "Mismatch",
     "PeerLost",
     "ReduceOp",
     "cross_rank",

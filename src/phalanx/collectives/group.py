@@ -1,172 +1,536 @@
-"""A group of processes and the operations they do together, over torch.distributed's gloo.
+"""A group of processes and the operations they do together.
 
-Every operation must be called by all members in the same order. A member that dies makes the
-others' operations fail with PeerLost; nothing is retried, a new generation is formed instead.
-Knows nothing of models or meshes.
+Every operation must be called by all members in the same order; a mismatch, or a member that dies, makes it fail on
+all of them, and nothing is retried: a new generation is formed instead. Operations that change their tensor return a
+Handle at once; those that make a new one wait for it, and have an `_async` sister that returns a Handle.
+How the bytes travel is the transport's concern (`connect` chooses it). Knows nothing of models or meshes.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Literal
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
-import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
-from phalanx.collectives.membership import Membership, Register
+from phalanx.collectives import compression as compressions
+from phalanx.collectives import fusion, objects, sparse, watch
+from phalanx.collectives.compression import Compression
+from phalanx.collectives.connect import Party, connect, parse_choice
+from phalanx.collectives.errors import CollectiveError, Mismatch
+from phalanx.collectives.membership import Membership, Place, Register, place_among
+from phalanx.collectives.transports.alone import Alone
+from phalanx.collectives.transports.transport import ReduceOp, Transport
 
-log = logging.getLogger(__name__)
-
-ReduceOp = Literal["sum", "max", "min"]
-_OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
-# What gloo's transport says when the other end is gone (gloo/transport/tcp/pair.cc, buffer.cc).
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Connection refused")
-_LATE = ("Timed out", "timed out", "timeout")
+T = TypeVar("T")
+Other = TypeVar("Other")
 
 
-class Handle:
-    """An operation under way. `wait()` returns when its tensor is ready, or raises CollectiveError."""
+class Handle(Generic[T]):
+    """An operation under way. Its tensor is ready, and may be touched, when `wait` has returned."""
 
-    def __init__(self, work: dist.Work | None, explain: Callable[[RuntimeError], CollectiveError]) -> None:
-        self._work = work
-        self._explain = explain
+    def __init__(self, transport: Transport, tickets: Sequence[int], finish: Callable[[], T]) -> None:
+        self._transport = transport
+        self._tickets = list(tickets)
+        self._finish: Callable[[], T] | None = finish
+        self._result: T | None = None
+
+    def poll(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+        return all(self._transport.done(ticket) for ticket in self._tickets)
 
     def wait(self) -> None:
-        if self._work is None:
-            return
-        try:
-            self._work.wait()
-        except RuntimeError as error:
-            raise self._explain(error) from error
-        finally:
-            self._work = None
+        """Return when the operation is done. Raises CollectiveError (PeerLost, CollectiveTimeout, Mismatch)."""
+        self.synchronize()
+
+    def then(self, convert: Callable[[T], Other]) -> Handle[Other]:
+        """This operation with another form of its result."""
+        return Handle(self._transport, self._tickets, lambda: convert(self.synchronize()))
+
+    def synchronize(self) -> T:
+        """Wait as `wait` does; the result."""
+        while self._tickets:
+            self._transport.wait(self._tickets[0])
+            del self._tickets[0]
+        if self._finish is not None:
+            self._result = self._finish()
+            self._finish = None
+        return self._result  # type: ignore[return-value]  # None is a result of `finish` only
 
 
 class Group:
-    """Members of one generation. Made by `join`; alone, every operation is the identity and no socket is opened."""
+    """Members of one generation. Made by `join` and `subgroup`; alone, every operation is the identity.
 
-    def __init__(self, membership: Membership, register: Register | None) -> None:
+    Tensors may have any layout and dtype; sums of float16, bfloat16 and float8 are taken in float32 and rounded once,
+    in the order that the transport documents. `name` is what errors call the operation; two calls that one rank
+    swapped are told apart by their names. `members`: the world's ranks of these, in order.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        transport: Transport | None,
+        *,
+        place: Place | None = None,
+        members: Sequence[int] | None = None,
+    ) -> None:
         self.membership = membership
-        self._register = register
-        self._open = True
+        self.transport = transport if transport is not None else Alone()
         self.rank = membership.rank
         self.size = membership.size
-        self.local_rank = membership.local_rank
-        self.local_size = membership.local_size
         self.generation = membership.generation
+        self.members = tuple(range(self.size) if members is None else members)
+        if place is None:
+            each = membership.local_size
+            place = Place(membership.local_rank, each, self.rank // each, self.size // each)
+        self.local_rank = place.local_rank
+        self.local_size = place.local_size
+        self.cross_rank = place.cross_rank
+        self.cross_size = place.cross_size
+        self._party: Party | None = None
+        self._register: Register | None = None
+        self._subgroups: list[Group] = []
+        self._formed = 0
+        # Also at the end of the process: a thread that is then in C++ would abort it.
+        self._leave = weakref.finalize(self, _leave, self.transport)
 
-    @property
-    def cross_rank(self) -> int:
-        """Number of this host among the hosts (ranks of a host are consecutive)."""
-        return self.rank // self.local_size
+    # Reductions
 
-    @property
-    def cross_size(self) -> int:
-        """Number of hosts."""
-        return self.size // self.local_size
+    def allreduce(
+        self,
+        tensor: torch.Tensor,
+        op: ReduceOp = "sum",
+        name: str = "",
+        *,
+        in_place: bool = True,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        compression: Compression = compressions.none,
+        asynchronous: bool = True,
+    ) -> Handle[torch.Tensor]:
+        """The reduction of all ranks' `tensor` (same shape and dtype), into `tensor` unless not `in_place`.
 
-    def allreduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", name: str = "") -> Handle:
-        """Replace `tensor` (contiguous, any numeric dtype, same shape on all ranks) by its reduction over the group.
-
-        `name` is what errors call the operation. Sums in the tensor's own dtype. Cost: 2(n-1)/n of
-        its bytes sent and received by each rank (ring; Patarasuk & Yuan 2009).
+        Every input is multiplied by `prescale`, the result by `postscale`. Sparse COO tensors (sum and average) are
+        gathered and added up instead. Blocking (`asynchronous=False`) is quickest for one that is waited for at once.
         """
-        return self._submit(f"allreduce {name}", lambda: dist.all_reduce(tensor, _OPS[op], async_op=True))
+        if tensor.is_sparse:
+            return self._allreduce_sparse(tensor, op, name, in_place, prescale * postscale, asynchronous)
+        how = _How(op, name, prescale, postscale, asynchronous)
+        result = tensor.detach() if in_place else torch.empty_like(tensor)
+        small, context = compression.compress(tensor.detach())
+        ticket, unpack = self._reduce([small], [result], how, lambda piece, _: compression.decompress(piece, context))
 
-    def broadcast(self, tensor: torch.Tensor, root: int = 0, name: str = "") -> Handle:
-        """Replace `tensor` (same shape and dtype on all ranks) by that of `root`."""
-        return self._submit(f"broadcast {name}", lambda: dist.broadcast(tensor, root, async_op=True))
+        def finish() -> torch.Tensor:
+            unpack()
+            return tensor if in_place else result
+
+        return Handle(self.transport, [ticket], finish)
+
+    def grouped_allreduce(
+        self,
+        tensors: Sequence[torch.Tensor],
+        op: ReduceOp = "sum",
+        name: str = "",
+        *,
+        in_place: bool = True,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        compression: Compression = compressions.none,
+        asynchronous: bool = True,
+    ) -> Handle[list[torch.Tensor]]:
+        """As one `allreduce` each, bit for bit, but in few operations: tensors of one dtype travel together."""
+        how = _How(op, name, prescale, postscale, asynchronous)
+        results = [tensor.detach() if in_place else torch.empty_like(tensor) for tensor in tensors]
+        small = [compression.compress(tensor.detach()) for tensor in tensors]
+        under_way = []
+        for indices in fusion.buckets([tensor for tensor, _ in small]):
+
+            def decompress(piece: torch.Tensor, index: int, indices: list[int] = indices) -> torch.Tensor:
+                return compression.decompress(piece, small[indices[index]][1])
+
+            parts = [small[index][0] for index in indices]
+            under_way.append(self._reduce(parts, [results[index] for index in indices], how, decompress))
+
+        def finish() -> list[torch.Tensor]:
+            for _, unpack in under_way:
+                unpack()
+            return list(tensors) if in_place else results
+
+        return Handle(self.transport, [ticket for ticket, _ in under_way], finish)
+
+    def _reduce(
+        self,
+        parts: Sequence[torch.Tensor],
+        results: Sequence[torch.Tensor],
+        how: _How,
+        decompress: Callable[[torch.Tensor, int], torch.Tensor],
+    ) -> tuple[int, Callable[[], None]]:
+        """Reduce `parts` as one: the ticket, and what is to be done when it is done to have `results`."""
+        direct = (
+            len(parts) == 1 and _is_plain(parts[0]) and _is_plain(results[0]) and parts[0].dtype == results[0].dtype
+        )
+        flat = parts[0] if direct else fusion.pack(parts)
+        ticket = self.transport.allreduce(
+            flat,
+            how.op,
+            output=results[0] if direct else flat,
+            name=how.name,
+            prescale=how.prescale,
+            postscale=how.postscale,
+            asynchronous=how.asynchronous,
+        )
+
+        def unpack() -> None:
+            if not direct:
+                pieces = torch.split(flat, [part.numel() for part in parts])
+                for index, (piece, part) in enumerate(zip(pieces, parts, strict=True)):
+                    results[index].copy_(decompress(piece.view(part.shape), index))
+
+        return ticket, unpack
+
+    def _allreduce_sparse(
+        self, tensor: torch.Tensor, op: ReduceOp, name: str, in_place: bool, scale: float, asynchronous: bool
+    ) -> Handle[torch.Tensor]:
+        if op not in ("sum", "average"):
+            raise CollectiveError(f"allreduce {op} of a sparse tensor {name!r}: sum and average only")
+        mine = tensor.detach().coalesce()
+        rows = mine.indices().t().contiguous()
+        values = mine.values().contiguous()
+        tickets = [self._gather_rows(part, name, asynchronous) for part in (rows, values)]
+
+        def finish() -> torch.Tensor:
+            indices, counts = self.transport.take(tickets[0])
+            gathered, _ = self.transport.take(tickets[1])
+            parts = list(zip(torch.split(indices.t(), counts, 1), torch.split(gathered, counts), strict=True))
+            total = sparse.add_up(parts, tensor.shape, self.size if op == "average" else None, scale)
+            if not in_place:
+                return total
+            with torch.no_grad():
+                tensor.copy_(total)
+            return tensor
+
+        return Handle(self.transport, tickets, finish)
+
+    def reducescatter(self, tensor: torch.Tensor, op: ReduceOp = "sum", name: str = "", **how: float) -> torch.Tensor:
+        """This rank's rows (first dimension) of the reduction; earlier ranks get one more where it does not divide.
+
+        `prescale`, `postscale` as in `allreduce`.
+        """
+        return self.reducescatter_async(tensor, op, name, asynchronous=False, **how).synchronize()
+
+    def reducescatter_async(
+        self,
+        tensor: torch.Tensor,
+        op: ReduceOp = "sum",
+        name: str = "",
+        *,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = True,
+    ) -> Handle[torch.Tensor]:
+        """As `reducescatter`."""
+        how = _How(op, name, prescale, postscale, asynchronous)
+        return self._scatter([tensor], how, lambda outputs: outputs[0])
+
+    def grouped_reducescatter(
+        self, tensors: Sequence[torch.Tensor], op: ReduceOp = "sum", name: str = "", **how: float
+    ) -> list[torch.Tensor]:
+        """As one `reducescatter` each, bit for bit, in few operations."""
+        return self.grouped_reducescatter_async(tensors, op, name, asynchronous=False, **how).synchronize()
+
+    def grouped_reducescatter_async(
+        self,
+        tensors: Sequence[torch.Tensor],
+        op: ReduceOp = "sum",
+        name: str = "",
+        *,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = True,
+    ) -> Handle[list[torch.Tensor]]:
+        """As `grouped_reducescatter`."""
+        return self._scatter(tensors, _How(op, name, prescale, postscale, asynchronous), lambda outputs: outputs)
+
+    def _scatter(
+        self, tensors: Sequence[torch.Tensor], how: _How, choose: Callable[[list[torch.Tensor]], T]
+    ) -> Handle[T]:
+        if any(tensor.ndim == 0 for tensor in tensors):
+            raise CollectiveError(f"reducescatter {how.name}: a tensor without dimensions has no rows")
+        mine = [fusion.rows_of(tensor.shape[0], self.size)[self.rank] for tensor in tensors]
+        outputs = [tensor.new_empty((rows, *tensor.shape[1:])) for rows, tensor in zip(mine, tensors, strict=True)]
+        tickets, flats = [], []
+        for indices in fusion.buckets(tensors):
+            flat, counts = fusion.pack_by_rank([tensors[index].detach() for index in indices], self.size)
+            output = flat.new_empty(counts[self.rank])
+            flats.append((output, [outputs[index] for index in indices]))
+            tickets.append(
+                self.transport.reducescatter(
+                    output,
+                    flat,
+                    how.op,
+                    counts=counts,
+                    name=how.name,
+                    prescale=how.prescale,
+                    postscale=how.postscale,
+                    asynchronous=how.asynchronous,
+                )
+            )
+
+        def finish() -> T:
+            for flat, results in flats:
+                fusion.unpack_into(flat, results)
+            return choose(outputs)
+
+        return Handle(self.transport, tickets, finish)
+
+    # Moves
+
+    def broadcast(
+        self,
+        tensor: torch.Tensor,
+        root: int = 0,
+        name: str = "",
+        *,
+        in_place: bool = True,
+        asynchronous: bool = True,
+    ) -> Handle[torch.Tensor]:
+        """`tensor` of `root` (same shape and dtype on all ranks), into `tensor` unless not `in_place`."""
+        many = self.grouped_broadcast([tensor], root, name, in_place=in_place, asynchronous=asynchronous)
+        return many.then(lambda results: results[0])
+
+    def grouped_broadcast(
+        self,
+        tensors: Sequence[torch.Tensor],
+        root: int = 0,
+        name: str = "",
+        *,
+        in_place: bool = True,
+        asynchronous: bool = True,
+    ) -> Handle[list[torch.Tensor]]:
+        """As one `broadcast` each, in few operations."""
+        self._refuse_strangers(root, f"broadcast {name}")
+        results = [tensor.detach() if in_place else tensor.detach().clone() for tensor in tensors]
+        tickets, flats = [], []
+        for indices in fusion.buckets(results):
+            parts = [results[index] for index in indices]
+            direct = len(parts) == 1 and _is_plain(parts[0])
+            flat = parts[0] if direct else fusion.pack(parts)
+            tickets.append(self.transport.broadcast(flat, root, name=name, asynchronous=asynchronous))
+            if not direct and self.rank != root:
+                flats.append((flat, parts))
+
+        def finish() -> list[torch.Tensor]:
+            for flat, parts in flats:
+                fusion.unpack_into(flat, parts)
+            return list(tensors) if in_place else results
+
+        return Handle(self.transport, tickets, finish)
 
     def allgather(self, tensor: torch.Tensor, name: str = "") -> torch.Tensor:
-        """Every rank's `tensor` (same shape and dtype), stacked: shape [size, *tensor.shape]. Waits."""
-        rows = [tensor.clone() for _ in range(self.size)]
-        self._submit(f"allgather {name}", lambda: dist.all_gather(rows, tensor, async_op=True)).wait()
-        return torch.stack(rows)
+        """All ranks' rows (first dimension, which may differ by rank) in rank order; a single number is one row."""
+        return self.allgather_async(tensor, name, asynchronous=False).synchronize()
+
+    def allgather_async(
+        self, tensor: torch.Tensor, name: str = "", *, asynchronous: bool = True
+    ) -> Handle[torch.Tensor]:
+        """As `allgather`."""
+        rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
+        ticket = self._gather_rows(rows, name, asynchronous)
+        return Handle(self.transport, [ticket], lambda: self.transport.take(ticket)[0])
+
+    def grouped_allgather(self, tensors: Sequence[torch.Tensor], name: str = "") -> list[torch.Tensor]:
+        """As one `allgather` each, in one operation."""
+        return self.grouped_allgather_async(tensors, name, asynchronous=False).synchronize()
+
+    def grouped_allgather_async(
+        self, tensors: Sequence[torch.Tensor], name: str = "", *, asynchronous: bool = True
+    ) -> Handle[list[torch.Tensor]]:
+        """As `grouped_allgather`."""
+        rows = [tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach() for tensor in tensors]
+        # The header shows bytes only; what they are goes into the name, which must be the same on all ranks.
+        kinds = f"{name} {fusion.shapes_in_words(rows)}".strip()
+        ticket = self._gather_rows(fusion.pack_ragged(rows), kinds, asynchronous)
+
+        def finish() -> list[torch.Tensor]:
+            data, counts = self.transport.take(ticket)
+            by_rank = [fusion.unpack_ragged(part, rows) for part in torch.split(data, counts) if part.numel()]
+            return [torch.cat(parts) for parts in zip(*by_rank, strict=True)]
+
+        return Handle(self.transport, [ticket], finish)
+
+    def alltoall(
+        self, tensor: torch.Tensor, splits: Sequence[int] | None = None, name: str = ""
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Send `splits[r]` rows of `tensor` to rank r (None: equally many); what came, and how many rows from each."""
+        return self.alltoall_async(tensor, splits, name, asynchronous=False).synchronize()
+
+    def alltoall_async(
+        self, tensor: torch.Tensor, splits: Sequence[int] | None = None, name: str = "", *, asynchronous: bool = True
+    ) -> Handle[tuple[torch.Tensor, list[int]]]:
+        """As `alltoall`."""
+        if tensor.ndim == 0 or (splits is None and tensor.shape[0] % self.size):
+            raise CollectiveError(
+                f"alltoall {name}: {list(tensor.shape)} has no {self.size} equal parts", remedy="give splits"
+            )
+        rows = [tensor.shape[0] // self.size] * self.size if splits is None else list(splits)
+        ticket = self.transport.alltoall_ragged(
+            tensor.detach().contiguous(), rows, name=name, asynchronous=asynchronous
+        )
+        return Handle(self.transport, [ticket], lambda: self.transport.take(ticket))
+
+    def _gather_rows(self, tensor: torch.Tensor, name: str, asynchronous: bool) -> int:
+        return self.transport.allgather_ragged(tensor.contiguous(), name=name, asynchronous=asynchronous)
+
+    def allgather_object(self, value: object, name: str = "") -> list[objects.Plain]:
+        """Every rank's `value`: None, bool, int, float, str, and lists and dicts of these; nothing is pickled.
+
+        Raises CollectiveError naming the place of anything else in it.
+        """
+        ticket = self._gather_rows(objects.encode(value, f"allgather_object {name}"), f"object {name}".strip(), False)
+        data, counts = self.transport.take(ticket)
+        return [objects.decode(part) for part in torch.split(data, counts) if part.numel()]
+
+    def broadcast_object(self, value: object = None, root: int = 0, name: str = "") -> objects.Plain:
+        """`value` of `root`, which may be what `allgather_object` takes; the others' is not looked at."""
+        what = f"broadcast_object {name}".strip()
+        self._refuse_strangers(root, what)
+        mine = objects.encode(value, what) if self.rank == root else torch.empty(0, dtype=torch.uint8)
+        ticket = self._gather_rows(mine, f"object of rank {root} {name}".strip(), False)
+        return objects.decode(self.transport.take(ticket)[0])
+
+    # Meeting and ending
 
     def barrier(self, name: str = "") -> None:
         """Return when every member has called it."""
-        self._submit(f"barrier {name}", lambda: dist.barrier(async_op=True)).wait()
+        self.transport.barrier(name=name)
+
+    def join(self) -> int:
+        """This rank has no more data: take part in what the others do until all have called this; who came last.
+
+        It counts as zeros in sums and averages (which are still over all), and not at all in other reductions and
+        in allgathers. Broadcasts, alltoalls and objects of a root raise Mismatch meanwhile.
+        """
+        return self.transport.join()
+
+    def subgroup(self, ranks: Sequence[int]) -> Group | None:
+        """A group of some members, which may belong to any number; None for the others. Every member must call it.
+
+        In it they are rank 0, 1, ... in the order of `ranks`; messages name them by their rank in the world.
+        """
+        asked = self.allgather_object(list(ranks), "subgroup")
+        self._formed += 1
+        if any(other != list(ranks) for other in asked):
+            said = "; ".join(f"rank {self.members[rank]}: {other}" for rank, other in enumerate(asked))
+            raise Mismatch(f"the ranks want different subgroups: {said}", where=self._where)
+        if len(set(ranks)) != len(ranks) or not ranks or not all(0 <= rank < self.size for rank in ranks):
+            raise CollectiveError(f"{list(ranks)} are no ranks of a group of {self.size}", where=self._where)
+        if self.rank not in ranks:
+            return None
+        mine = list(ranks).index(self.rank)
+        members = [self.members[rank] for rank in ranks]
+        if self._party is None:
+            return Group(self.membership, None, members=members)
+        hosts = [[list(ranks).index(rank) for rank in host if rank in ranks] for host in self._party.hosts]
+        hosts = sorted(sorted(host) for host in hosts if host)
+        party = replace(
+            self._party,
+            store=PrefixStore(f"subgroup-{self._formed}", self._party.store),
+            rank=mine,
+            hosts=hosts,
+            names=members,
+        )
+        membership = replace(self.membership, rank=mine, size=len(ranks), local_rank=0, local_size=1)
+        group = _connected(membership, party, f"ranks {', '.join(map(str, members))}")
+        self._subgroups.append(group)
+        return group
 
     def abort(self, reason: str) -> None:
         """Leave because of `reason`: the others' operations fail with PeerLost that repeats it."""
-        if self._register is not None and self._open:
-            self._register.say_goodbye(reason)
+        for group in self._subgroups:
+            group.abort(reason)
+        watch.unwatch(self.transport)
+        self.transport.abort(reason)
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Other members notice only if they still wait for this one.
+        """Leave, with the subgroups made of this one. Others who still wait for this member get PeerLost.
 
         gloo now and then aborts a process that ends after correct work: leave by `os._exit` after this.
         """
-        if self._open and self._register is not None:
-            dist.destroy_process_group()
-        self._open = False
+        while self._subgroups:
+            self._subgroups.pop().close()
+        self._leave()
+        register, self._register = self._register, None
+        if register is not None:
+            register.close()
 
-    def _submit(self, what: str, call: Callable[[], dist.Work | None]) -> Handle:
-        what = what.strip()
-
-        def explain(error: RuntimeError) -> CollectiveError:
-            return self._explain(what, error)
-
-        if not self._open:
-            raise CollectiveError(f"{what}: the group is closed", where=self._where)
-        if self._register is None:
-            return Handle(None, explain)
-        try:
-            return Handle(call(), explain)
-        except RuntimeError as error:
-            raise explain(error) from error
+    def _refuse_strangers(self, root: int, what: str) -> None:
+        if not 0 <= root < self.size:
+            raise CollectiveError(f"{what}: there is no rank {root} in a group of {self.size}", where=self._where)
 
     @property
     def _where(self) -> str:
         return f"rank {self.rank} of {self.size}, generation {self.generation}"
 
-    def _explain(self, what: str, error: RuntimeError) -> CollectiveError:
-        """Which of our errors gloo's message means, with the names of those who are gone."""
-        text = str(error)
-        assert self._register is not None
-        log.debug("%s failed: %s", what, text)
-        if any(phrase in text for phrase in _LOST):
-            cause = self._register.lost()
-            return PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
-        if any(phrase in text for phrase in _LATE):
-            self._register.say_goodbye(f"{what} was not finished by all ranks in time")
-            return CollectiveTimeout(
-                f"{what}: not finished by all ranks in time",
-                missing=tuple(self._register.gone(patience_s=0)),
-                where=self._where,
-                remedy="see which rank is stopped or far behind; its log tells what it does",
-            )
-        return CollectiveError(f"{what}: {text.splitlines()[0]}", where=self._where)
+
+@dataclass(frozen=True)
+class _How:
+    op: ReduceOp
+    name: str
+    prescale: float
+    postscale: float
+    asynchronous: bool
 
 
-def join(membership: Membership, *, timeout_s: float = 60.0, operation_timeout_s: float = 600.0) -> Group:
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Its memory is its values in order."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _leave(transport: Transport) -> None:
+    watch.unwatch(transport)
+    transport.close()
+
+
+def join(
+    membership: Membership,
+    *,
+    timeout_s: float = 60.0,
+    operation_timeout_s: float = 600.0,
+) -> Group:
     """Form the group with the other holders of tokens of the same generation.
 
-    `timeout_s`: for all to come; `operation_timeout_s`: for one operation, so longer than a member
-    may be stopped or slow. gloo listens on the interface of GLOO_SOCKET_IFNAME, else on the one
-    that the host name resolves to. One group of several members a process (torch's default group).
+    `membership.transport`: see `connect`, the same on all ranks. `timeout_s`: for all to come;
+    `operation_timeout_s`: for one operation, so longer than a member may be stopped or slow.
     Raises CollectiveTimeout naming who did not come.
     """
     if membership.size == 1:
         return Group(membership, None)
     register = Register(membership)
     register.meet(timeout_s)
-    try:
-        dist.init_process_group(
-            "gloo",
-            store=register.store,
-            rank=membership.rank,
-            world_size=membership.size,
-            timeout=timedelta(seconds=operation_timeout_s),
-        )
-    except RuntimeError as error:
-        raise CollectiveError(
-            f"the ranks met but could not connect: {str(error).splitlines()[0]}",
-            where=f"generation {membership.generation}",
-            remedy="check GLOO_SOCKET_IFNAME; on one host it is lo",
-        ) from error
-    return Group(membership, register)
+    party = Party(
+        store=PrefixStore("transport", register.store),
+        rank=membership.rank,
+        hosts=register.hosts(),
+        names=range(membership.size),
+        address=register.address,
+        choice=parse_choice(membership.transport),
+        timeout_s=timeout_s,
+        operation_timeout_s=operation_timeout_s,
+    )
+    group = _connected(membership, party, "world")
+    group._register = register
+    return group
+
+
+def _connected(membership: Membership, party: Party, name: str) -> Group:
+    transport = connect(party)
+    place = place_among([list(ranks) for ranks in party.hosts], party.rank)
+    group = Group(membership, transport, place=place, members=party.names)
+    group._party = party
+    if party.size > 1:
+        watch.watch(transport, name, party.names)
+    return group

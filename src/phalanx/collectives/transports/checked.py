@@ -278,6 +278,7 @@ class Checked(InOrder):
                 if len(joined) == self.size:
                     return
                 self._take_part(call, headers)
+                self._count(call)
 
         self._do(header, None, run, asynchronous=False)
         return last[0]
@@ -357,8 +358,8 @@ class Checked(InOrder):
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """Its memory as flat uint8, shared."""
-    return tensor.view(-1).view(torch.uint8)
+    """Its memory as flat uint8, shared. The stride of a single element may be anything, so `view` will not do."""
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _present(headers: Sequence[Header]) -> list[int]:

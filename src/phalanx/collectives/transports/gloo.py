@@ -21,7 +21,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
     Work,
 )
 
-from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
+from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.ordered import Call
 from phalanx.collectives.transports.peers import Peers
 
@@ -37,11 +37,20 @@ _FOR_EVER = timedelta(days=7)  # gloo's own timeout: ours comes first, and knows
 class Gloo:
     """Connections among all ranks. Tensors are flat, contiguous, uint8 and on the CPU.
 
-    gloo listens on the interface of GLOO_SOCKET_IFNAME, else on the one that the host name resolves to.
+    gloo listens on `address` of this host; without one, on the interface of GLOO_SOCKET_IFNAME, else on the one that
+    the host name resolves to.
     """
 
     def __init__(
-        self, store: Store, rank: int, size: int, peers: Peers, *, timeout_s: float, operation_timeout_s: float
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        peers: Peers,
+        *,
+        address: str = "",
+        timeout_s: float,
+        operation_timeout_s: float,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -49,10 +58,14 @@ class Gloo:
         self._busy = False
         self._limit_s = operation_timeout_s
         self._patience = timedelta(seconds=min(PATIENCE_S, operation_timeout_s / 4))
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        options._timeout = timedelta(seconds=timeout_s)
         try:
-            self._group: ProcessGroupGloo | None = ProcessGroupGloo(
-                PrefixStore("gloo", store), rank, size, timedelta(seconds=timeout_s)
-            )
+            if address:
+                options._devices = [ProcessGroupGloo.create_device(hostname=address)]
+            else:
+                options._devices = [ProcessGroupGloo.create_default_device()]
+            self._group: ProcessGroupGloo | None = ProcessGroupGloo(PrefixStore("gloo", store), rank, size, options)
         except RuntimeError as error:
             raise CollectiveError(
                 f"the ranks met but could not connect: {str(error).splitlines()[0]}",
@@ -107,19 +120,9 @@ class Gloo:
     def _look_around(self, call: Call, late: bool) -> None:
         """While an operation waits: say so, and end it when somebody knows that it is in vain."""
         what = call.header.in_words()
-        if late:
-            missing = self._peers.behind(call.sequence)
-            words = ", ".join(f"rank {rank}" for rank in missing)
-            self._peers.give_up(f"{what} was not finished by all ranks in time")
-            raise CollectiveTimeout(
-                f"{what}: not finished by all ranks in time" + (f"; {words} did not come" if missing else ""),
-                missing=missing,
-                where=self._where,
-                remedy="see which rank is stopped or far behind; its log tells what it does",
-            )
-        cause = self._peers.cause()
+        cause = self._peers.late(call.sequence) if late else self._peers.cause()
         if cause is not None:
-            raise PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
+            raise cause.error(what, self._where)
         if self._group is None:
             raise CollectiveError(f"{what}: the group is closed", where=self._where)
         self._peers.publish(call.sequence, what, inside=True)
@@ -128,8 +131,7 @@ class Gloo:
         what = call.header.in_words()
         log.debug("%s failed: %s", what, error)
         if any(phrase in str(error) for phrase in _LOST):
-            cause = self._peers.lost()
-            return PeerLost(f"{what}: {cause.text}", ranks=cause.ranks, where=self._where)
+            return self._peers.lost().error(what, self._where)
         return CollectiveError(f"{what}: {str(error).splitlines()[0]}", where=self._where)
 
     @property

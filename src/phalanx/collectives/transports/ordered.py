@@ -44,8 +44,7 @@ class Call:
     def record(self) -> Record:
         does = self.header
         times = (self.submitted_ns, self.arrived_ns, self.started_ns, self.finished_ns)
-        kind = does.kind.removesuffix("_ragged")
-        return Record(self.sequence, kind, does.name, does.op, does.dtype, does.shape, self.bytes, *times)
+        return Record(self.sequence, does.kind, does.name, does.op, does.dtype, does.shape, self.bytes, *times)
 
 
 class InOrder(Transport):
@@ -127,6 +126,13 @@ class InOrder(Transport):
             self._completed = call.sequence
             self._changed.notify_all()
 
+    def _count(self, call: Call) -> None:
+        """`call` was one operation of the others already, and goes on: numbers stay alike on all ranks."""
+        with self._changed:
+            if call.sequence == self._submitted:
+                self._submitted += 1
+                call.sequence += 1
+
     def _break(self, error: CollectiveError) -> None:
         """Nothing works from now on; the first error stays."""
         with self._changed:
@@ -135,6 +141,8 @@ class InOrder(Transport):
                 self._error = error
             self._changed.notify_all()
         if first:
+            if self.on_failure is not None and not self._closed:
+                self.on_failure(error)
             self._shut(error)
             if self.on_failure is not None:
                 self.on_failure(error)

@@ -8,18 +8,36 @@ victim to whoever looks later; so the first to know the cause writes it down, an
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from phalanx.collectives.membership import Cause
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
+from phalanx.collectives.identity import Identity
 from phalanx.collectives.transports.transport import RankState
-from phalanx.host import is_alive, own_identity
 
 _POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the group broke, in the words of the first that knew. `ranks`: who is lost or gave up, or, if `late`, who
+    did not come; () if that is unknown."""
+
+    ranks: tuple[int, ...]
+    text: str
+    late: bool = False
+
+    def error(self, what: str, where: str) -> CollectiveError:
+        """What `what` fails with because of it."""
+        words = f"{what}: {self.text}"
+        if not self.late:
+            return PeerLost(words, ranks=self.ranks, where=where)
+        remedy = "see which rank is stopped or far behind; its log tells what it does"
+        return CollectiveTimeout(words, missing=self.ranks, where=where, remedy=remedy)
 
 
 class Peers:
@@ -30,10 +48,9 @@ class Peers:
         self.size = size
         self.names = tuple(range(size) if names is None else names)
         self._store = store
-        self._here = _pid_namespace()
-        self._members: dict[int, tuple[str, str]] = {}  # rank: (host, identity), once known
+        self._members = {rank: Identity.own()}  # those that are known
         self._whereabouts = ("", 0.0)
-        self._store.set(f"member/{rank}", f"{self._here} {own_identity()}")
+        self._store.set(f"member/{rank}", json.dumps(asdict(self._members[rank])))
 
     # Why the group broke
 
@@ -44,11 +61,19 @@ class Peers:
                 return None
             return _cause(self._store.get("cause"))
         except RuntimeError:
-            return Cause((), "the store in which the ranks met does not answer: the process that held it has ended")
+            gone = [rank for rank in range(self.size) if not self._alive(rank)]
+            who = f"{self._in_words(gone)} ended, and " if gone else ""
+            return Cause(self._named(gone), f"{who}the store in which the ranks met does not answer")
 
     def give_up(self, reason: str) -> None:
         """Tell the others why this rank leaves; unheard if the group was broken before."""
         self._write_down(Cause((self.names[self.rank],), f"rank {self.names[self.rank]}: {reason}"))
+
+    def late(self, sequence: int) -> Cause:
+        """Operation `sequence` was not finished in time: who has not said that it came to it."""
+        missing = tuple(self.names[state.rank] for state in self.states() if state.sequence < sequence)
+        words = f"; rank {', '.join(map(str, missing))} did not come" if missing else ""
+        return self._write_down(Cause(missing, f"not finished by all ranks in time{words}", late=True))
 
     def lost(self, patience_s: float = 1.0) -> Cause:
         """Why a connection broke: what was written down, else who of this host has ended, else who does not answer.
@@ -86,8 +111,7 @@ class Peers:
     def _write_down(self, cause: Cause) -> Cause:
         """The first cause stays, whoever writes it."""
         try:
-            text = json.dumps({"ranks": cause.ranks, "text": cause.text})
-            return _cause(self._store.compare_set("cause", "", text))
+            return _cause(self._store.compare_set("cause", "", json.dumps(asdict(cause))))
         except RuntimeError:
             return cause
 
@@ -95,27 +119,26 @@ class Peers:
         return tuple(self.names[rank] for rank in ranks)
 
     def _in_words(self, ranks: Sequence[int]) -> str:
-        return ", ".join(f"rank {self.names[rank]} (pid {self._pid(rank)})" for rank in ranks)
+        return ", ".join(f"rank {self.names[rank]} ({self._member(rank)})" for rank in ranks)
 
     # Who they are
 
-    def _member(self, rank: int) -> tuple[str, str]:
+    def learn(self) -> None:
+        """Who all are, now that all have come: they may have to be named when the store is gone."""
+        for rank in range(self.size):
+            self._member(rank)
+
+    def _member(self, rank: int) -> Identity:
         if rank not in self._members:
-            host, identity = self._store.get(f"member/{rank}").decode().split()
-            self._members[rank] = host, identity
+            self._members[rank] = Identity(**json.loads(self._store.get(f"member/{rank}")))
         return self._members[rank]
 
-    def _pid(self, rank: int) -> int:
-        return int(self._member(rank)[1].partition("@")[0])
-
     def _is_here(self, rank: int) -> bool:
-        host, identity = self._member(rank)
-        mine = self._member(self.rank)
-        return host == self._here and _boot(identity) == _boot(mine[1])
+        return self._member(rank).machine == self._member(self.rank).machine
 
     def _alive(self, rank: int) -> bool:
-        """False only where this host can tell."""
-        return not self._is_here(rank) or is_alive(self._member(rank)[1])
+        """False only where this machine can tell."""
+        return not self._member(rank).is_gone()
 
     # Where they stand
 
@@ -124,10 +147,6 @@ class Peers:
         text, said = self._whereabouts
         fields = {"sequence": sequence, "operation": operation, "inside": inside, "where": text, "said": said}
         self._store.set(f"state/{self.rank}", json.dumps(fields))
-
-    def behind(self, sequence: int) -> tuple[int, ...]:
-        """Names of the ranks that have not said that they reached operation `sequence`."""
-        return tuple(self.names[state.rank] for state in self.states() if state.sequence < sequence)
 
     def say_whereabouts(self, text: str) -> None:
         self._whereabouts = (text.encode()[-1000:].decode(errors="replace"), time.time())
@@ -143,7 +162,7 @@ class Peers:
         said: float = fields["said"]
         return RankState(
             rank=rank,
-            pid=self._pid(rank),
+            pid=self._member(rank).pid,
             sequence=fields["sequence"],
             operation=fields["operation"],
             inside=fields["inside"],
@@ -156,13 +175,4 @@ class Peers:
 
 def _cause(written: bytes) -> Cause:
     fields = json.loads(written)
-    return Cause(tuple(fields["ranks"]), fields["text"])
-
-
-def _boot(identity: str) -> str:
-    return identity.partition("@")[2].rpartition("-")[0]
-
-
-def _pid_namespace() -> str:
-    """A pid means something in one namespace only."""
-    return os.readlink("/proc/self/ns/pid")
+    return Cause(tuple(fields["ranks"]), fields["text"], fields["late"])

@@ -19,7 +19,7 @@ from phalanx.collectives.transports.gloo import Gloo
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
 from phalanx.collectives.transports.peers import Peers
-from phalanx.collectives.transports.reference import combine_in_torch as combine
+from phalanx.collectives.transports.reduction import combine
 from phalanx.collectives.transports.transport import RankState
 
 SMALL = 64 << 10  # bytes of all ranks together up to which everybody gets everything: one round trip less
@@ -28,6 +28,7 @@ SEGMENT = 32 << 20  # bytes of an allreduce under way at a time: bounds the memo
 
 class Torch(Checked):
     """All ranks of `store`; making one is collective. `names`: what the ranks are called in messages, if not 0, 1, ...
+    `address`: of this host, to listen on; see `Gloo`.
 
     `timeout_s`: for all to come and connect; `operation_timeout_s`: for one operation.
     """
@@ -39,12 +40,23 @@ class Torch(Checked):
         size: int,
         *,
         names: Sequence[int] | None = None,
+        address: str = "",
         timeout_s: float = 60.0,
         operation_timeout_s: float = 600.0,
     ) -> None:
+        combine([torch.zeros(1)], "sum", output=torch.zeros(1))  # compiles, which must not be in the first operation
         self.peers = Peers(PrefixStore("peers", store), rank, size, names)
         super().__init__(rank, size, self.peers.names)
-        self._gloo = Gloo(store, rank, size, self.peers, timeout_s=timeout_s, operation_timeout_s=operation_timeout_s)
+        self._gloo = Gloo(
+            store,
+            rank,
+            size,
+            self.peers,
+            address=address,
+            timeout_s=timeout_s,
+            operation_timeout_s=operation_timeout_s,
+        )
+        self.peers.learn()
 
     def _exchange(self, call: Call, header: Header) -> list[Header]:
         mine = header.encode()
