@@ -73,11 +73,11 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(build_library()))
     pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
     signatures: dict[str, tuple[object, list[object]]] = {
-        "ph_bytes": (ctypes.c_size_t, [ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t]),
+        "ph_bytes": (ctypes.c_size_t, [ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t]),
         "ph_create": (ctypes.c_int, [ctypes.c_int, text]),
         "ph_open": (
             pointer,
-            [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t,
+            [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t,
              ctypes.c_double, ctypes.c_double, ctypes.c_double, text, text, pointer],
         ),
         "ph_close": (None, [pointer]),

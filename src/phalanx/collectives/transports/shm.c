@@ -35,7 +35,7 @@
 #include "numbers.h"
 
 #define EXPORT __attribute__((visibility("default")))
-enum { MAX_RANKS = 64, NAME_BYTES = 64, DIMENSIONS = 8, TEXT = 1024, RING = 4096, BLOCK = 1024, PLACES = 2 };
+enum { MAX_RANKS = 64, NAME_BYTES = 64, DIMENSIONS = 8, TEXT = 1024, RING = 4096, BLOCK = 1024, PLACES = 2, SLOTS = 8 };
 enum kind { ALLREDUCE, REDUCE, BROADCAST, ALLGATHER, REDUCESCATTER, ALLTOALL, GATHER, SCATTER, BARRIER, ALLGATHER_RAGGED, ALLTOALL_RAGGED, JOIN, KINDS };
 enum op { SUM, AVERAGE, MIN, MAX, PRODUCT, OPS };
 enum dtype { F32, F64, BF16, F16, I8, I16, I32, I64, U8, U16, U32, U64, BOOL, C32, C64, C128, E5M2, E4M3FN, E5M2FNUZ, E4M3FNUZ, DTYPES };
@@ -160,7 +160,7 @@ typedef struct {
 
 typedef struct group {
   int rank, size, slots, peer_fd[MAX_RANKS], born_children;
-  size_t chunk, small, large, bytes;
+  size_t area, chunk, small, large, bytes;  // of staging a rank; of it at a time, in the operation under way
   shared *shared;
   rank_state *me, *ranks;
   char *smalls, *stage;
@@ -188,7 +188,7 @@ static long futex(_Atomic uint32_t *address, int what, uint32_t value, const str
   return syscall(SYS_futex, (uint32_t *)address, what, value, timeout, NULL, 0);
 }
 static inline int reached(uint32_t value, uint32_t target) { return (int32_t)(value - target) >= 0; }
-static inline char *stage_of(group *g, int rank, uint32_t chunk) { return g->stage + ((size_t)rank * g->slots + chunk % g->slots) * g->chunk; }
+static inline char *stage_of(group *g, int rank, uint32_t chunk) { return g->stage + (size_t)rank * g->area + chunk % (uint32_t)g->slots * g->chunk; }
 static inline char *small_of(group *g, int rank, uint32_t sequence) { return g->smalls + ((size_t)rank * PLACES + sequence % PLACES) * g->small; }
 
 // ---- failing
@@ -401,6 +401,12 @@ static int free_place(group *g, uint32_t chunk) {  // everybody has taken what w
   return wait_all(g, ALL(taken), chunk + 1 - (uint32_t)g->slots);
 }
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+// Large operations go through a few large chunks that stay in the cache. What fits in one chunk moves on through the
+// whole area instead: lines that another core has just read are dearer to write than those it has dropped meanwhile.
+static void lay_out(group *g, size_t bytes) {
+  for (g->chunk = g->area / SLOTS; g->chunk / 2 >= bytes && g->chunk > 16384; g->chunk /= 2) {}
+  g->slots = bytes > g->area / SLOTS ? SLOTS / 2 : (int)(g->area / g->chunk);
+}
 
 // What rank r publishes (sizes[r] bytes; this rank's from `mine`) goes to to[r]; NULL: not wanted.
 // What fits has come with the arrival.
@@ -418,6 +424,7 @@ static int publish(group *g, const void *mine, const size_t *sizes, char **to) {
     }
   }
   if (!most) return OK;
+  lay_out(g, most);
   uint32_t rounds = (uint32_t)((most + g->chunk - 1) / g->chunk), base = g->chunks;
   for (uint32_t i = 0; i < rounds + 1; i++) {
     size_t at = i * g->chunk;
@@ -444,6 +451,7 @@ static int publish(group *g, const void *mine, const size_t *sizes, char **to) {
 // Rank r gets send_bytes[r] bytes from send[r]; get_bytes[r] bytes of rank r go to get[r]; `most`: of any pair of ranks.
 static size_t segment(const group *g) { return g->chunk / (size_t)g->size & ~(size_t)63; }
 static int exchange(group *g, char **send, const size_t *send_bytes, char **get, const size_t *get_bytes, size_t most) {
+  lay_out(g, most * (size_t)g->size);
   size_t part = segment(g), total = 0;
   uint32_t rounds = (uint32_t)((most + part - 1) / part), base = g->chunks;
   int e;
@@ -490,7 +498,9 @@ static void slice(size_t n, int size, int rank, size_t *low, size_t *high) {  //
   *high = at_most(each * (size_t)(rank + 1), n);
 }
 static int allreduce(group *g, const char *in, char *out, size_t count, reduction *job) {
-  size_t width = BYTES[job->dtype], part = g->chunk / width, bytes = count * width;
+  size_t width = BYTES[job->dtype], bytes = count * width;
+  lay_out(g, bytes);
+  size_t part = g->chunk / width;
   uint32_t rounds = (uint32_t)((count + part - 1) / part), base = g->chunks;
   const void *from[MAX_RANKS];
   int me = g->rank, e;
@@ -534,13 +544,15 @@ static int allreduce(group *g, const char *in, char *out, size_t count, reductio
   return settle(g, base + rounds);
 }
 static int reducescatter(group *g, const char *in, char *out, const size_t *counts, reduction *job) {
-  size_t width = BYTES[job->dtype], part = segment(g) / width, most = 0, start[MAX_RANKS], at = 0;
+  size_t width = BYTES[job->dtype], most = 0, start[MAX_RANKS], at = 0;
   const void *from[MAX_RANKS];
   int me = g->rank, e;
   for (int r = 0; r < g->size; r++) {
     start[r] = at, at += counts[r];
     if (counts[r] > most) most = counts[r];
   }
+  lay_out(g, most * width * (size_t)g->size);
+  size_t part = segment(g) / width;
   uint32_t rounds = (uint32_t)((most + part - 1) / part), base = g->chunks;
   for (uint32_t i = 0; i < rounds + 1 && rounds; i++) {
     at = i * part;
@@ -744,7 +756,8 @@ static int start_thread(group *g) {
   if (!e) pthread_setname_np(g->thread, "collectives");
   return e;
 }
-static int in_a_child(group *g) {
+static int not_ours(group *g) {  // closed, or of the process that this one was forked from: its memory is not here
+  if (!g) return 1;
   if (atomic_load(&children) == g->born_children) return 0;
   snprintf(g->message, sizeof g->message, "the group belongs to the process that this one was forked from");
   return 1;
@@ -752,7 +765,7 @@ static int in_a_child(group *g) {
 
 // Return when the operation of `ticket` has finished: OK, or the group's failure; 1 when `timeout_ns` (< 0: none) passed.
 EXPORT int ph_wait(group *g, int64_t ticket, int64_t timeout_ns) {
-  if (in_a_child(g)) return BROKEN;
+  if (not_ours(g)) return BROKEN;
   if (atomic_load(&g->completed) < ticket && timeout_ns < 0 && !pthread_mutex_trylock(&g->turn)) {
     while (atomic_load(&g->completed) < ticket) run_next(g, 1);
     pthread_mutex_unlock(&g->turn);
@@ -773,7 +786,7 @@ EXPORT int ph_wait(group *g, int64_t ticket, int64_t timeout_ns) {
   }
   return atomic_load(&g->failed);
 }
-EXPORT int64_t ph_completed(group *g) { return atomic_load(&g->completed); }
+EXPORT int64_t ph_completed(group *g) { return g ? atomic_load(&g->completed) : INT64_MAX; }
 
 // shape: number of dimensions, then the dimensions. more: scales, and `counts` or `splits` of every rank; may be NULL.
 typedef struct {
@@ -784,7 +797,7 @@ typedef struct {
 // Submit one operation. code: kind | op << 8 | dtype << 16 | root << 24 | asynchronous << 40.
 // Returns its ticket; for a blocking one, when it is done. A failure is negative, its words are ph_message().
 EXPORT int64_t ph_call(group *g, uint64_t code, const void *in, void *out, int64_t count, const int64_t *shape, const char *name, const extras *more) {
-  if (in_a_child(g)) return BROKEN;
+  if (not_ours(g)) return BROKEN;
   int asynchronous = (int)(code >> 40 & 1), e = atomic_load(&g->failed);
   if (e) return e;
   int64_t *counts = NULL, *rows = NULL;
@@ -831,11 +844,12 @@ EXPORT int64_t ph_call(group *g, uint64_t code, const void *in, void *out, int64
   e = atomic_load(&g->failed);
   return e ? e : ticket;
 }
-EXPORT const char *ph_message(group *g) { return g->message; }
-EXPORT int ph_culprit(group *g) { return g->culprit; }
+EXPORT const char *ph_message(group *g) { return g ? g->message : "this rank closed the group"; }
+EXPORT int ph_culprit(group *g) { return g ? g->culprit : -1; }
 
 // The result of a finished ragged operation and the rows of every rank; both are the caller's to free with ph_free.
 EXPORT void *ph_take(group *g, int64_t ticket, int64_t *rows) {
+  if (not_ours(g)) return NULL;
   pthread_mutex_lock(&g->queue);
   call *c = &g->ring[ticket % RING];
   void *result = NULL;
@@ -852,7 +866,7 @@ EXPORT void ph_free(void *result) { free(result); }
 // ---- a group's beginning and end
 
 static size_t header_bytes(int size) { return (sizeof(shared) + (size_t)size * sizeof(rank_state) + 4095) & ~(size_t)4095; }
-EXPORT size_t ph_bytes(int size, size_t chunk, int slots, size_t small) { return header_bytes(size) + (size_t)size * (PLACES * small + (size_t)slots * chunk); }
+EXPORT size_t ph_bytes(int size, size_t area, size_t small) { return header_bytes(size) + (size_t)size * (PLACES * small + area); }
 
 // Before others may open the file: what they must know to be let in.
 EXPORT int ph_create(int fd, const char *token) {
@@ -869,15 +883,15 @@ static int looks_in(double seconds) {
 }
 
 // Join the group in the file `fd`. NULL: `error` says why; `missing` gets the ranks that did not come (a 1 each).
-EXPORT group *ph_open(int fd, int rank, int size, size_t chunk, int slots, size_t small, size_t large, double spin_s, double meet_s, double timeout_s, const char *token, char *error, uint8_t *missing) {
+EXPORT group *ph_open(int fd, int rank, int size, size_t area, size_t small, size_t large, double spin_s, double meet_s, double timeout_s, const char *token, char *error, uint8_t *missing) {
   struct stat st;
-  size_t bytes = ph_bytes(size, chunk, slots, small);
+  size_t bytes = ph_bytes(size, area, small);
   group *g = calloc(1, sizeof *g);
   if (!g || size > MAX_RANKS || fstat(fd, &st) || (size_t)st.st_size != bytes) {
     snprintf(error, TEXT, !g ? "no memory" : size > MAX_RANKS ? "more than 64 ranks on one host" : "the shared buffer has another size");
     return free(g), NULL;
   }
-  g->rank = rank, g->size = size, g->slots = slots, g->chunk = chunk, g->small = small, g->large = large, g->bytes = bytes;
+  g->rank = rank, g->size = size, g->area = area, g->small = small, g->large = large, g->bytes = bytes;
   g->spin = looks_in(spin_s), g->culprit = -1;
   g->timeout_ns = (int64_t)(timeout_s * 1e9);
   g->born_children = atomic_load(&children);
@@ -922,7 +936,9 @@ EXPORT group *ph_open(int fd, int rank, int size, size_t chunk, int slots, size_
     if (r != rank) g->peer_fd[r] = (int)syscall(SYS_pidfd_open, (pid_t)g->ranks[r].pid, 0);
   return g;
 }
-EXPORT void ph_abort(group *g, const char *reason) { say(g, LOST, g->rank, reason); }
+EXPORT void ph_abort(group *g, const char *reason) {
+  if (!not_ours(g)) say(g, LOST, g->rank, reason);
+}
 EXPORT void ph_close(group *g) {
   if (atomic_load(&children) != g->born_children) return;
   atomic_store(&g->closing, 1);
@@ -954,6 +970,7 @@ typedef struct {
 } record;
 // Up to `room` operations with a ticket above `after`: finished ones, or pending ones. Returns their number.
 __attribute__((no_sanitize("thread"))) EXPORT int ph_records(group *g, int64_t after, int pending, record *to, int room) {
+  if (not_ours(g)) return 0;
   pthread_mutex_lock(&g->queue);
   int64_t submitted = atomic_load(&g->submitted), completed = atomic_load(&g->completed);
   int64_t first = pending ? completed + 1 : after + 1, last = pending ? submitted : completed;
@@ -978,8 +995,9 @@ typedef struct {
 } rank_report;
 // From shared memory alone: the rank may be stopped or spinning. What it writes meanwhile may come out torn.
 __attribute__((no_sanitize("thread"))) EXPORT void ph_state(group *g, int rank, rank_report *to) {
-  rank_state *r = &g->ranks[rank];
   memset(to, 0, sizeof *to);
+  if (not_ours(g)) return;
+  rank_state *r = &g->ranks[rank];
   to->pid = r->pid;
   to->sequence = atomic_load(&r->arrived.value);
   to->inside = to->sequence != atomic_load(&r->finished);
@@ -997,6 +1015,7 @@ __attribute__((no_sanitize("thread"))) EXPORT void ph_state(group *g, int rank, 
   }
 }
 EXPORT void ph_say_where(group *g, const char *text) {
+  if (not_ours(g)) return;
   rank_state *me = g->me;
   atomic_fetch_add(&me->where_version, 1);
   me->where_ns = now();

@@ -30,9 +30,8 @@ from phalanx.foundation import BuildError
 from phalanx.foundation.words import size_in_words
 
 BUFFERS = Path("/dev/shm")
-CHUNK = 512 << 10  # bytes that go through the staging area at a time
-SLOTS = 4  # chunks a rank has under way: at least 3, one being copied in, one reduced, one copied out
-SMALL = 32 << 10  # bytes that travel with the arrival
+AREA = 4 << 20  # bytes of staging a rank
+SMALL = 16 << 10  # bytes that travel with the arrival
 LARGE = 8 << 20  # results from here on are written past the caches
 SPIN_S = 100e-6  # to look at a flag before sleeping on it
 _MOST_STAGING = 32 << 20
@@ -66,8 +65,10 @@ class SharedMemory(Transport):
             if rank == 0:
                 store.set("buffer", "!" + error.message)
             raise CollectiveError(error.message, remedy=error.remedy) from error
-        chunk = max(64 << 10, min(CHUNK, _MOST_STAGING // (SLOTS * size)))
-        geometry = (chunk, SLOTS, SMALL)
+        area = AREA
+        while area * size > _MOST_STAGING and area > 512 << 10:
+            area //= 2
+        geometry = (area, SMALL)
         path, token = self._buffer(store, self._c.ph_bytes(size, *geometry), timeout_s)
         problem_words = ctypes.create_string_buffer(c.TEXT)
         missing = (ctypes.c_uint8 * c.MAX_RANKS)()
@@ -405,6 +406,7 @@ class SharedMemory(Transport):
             self._c.ph_abort(self._pointer, f"rank {self.rank}: {reason}".encode())
 
     def close(self) -> None:
+        self._pointer = 0  # the C says "closed" for it
         self._close()
 
     # What can be told
