@@ -144,8 +144,6 @@ class InOrder(Transport):
             if self.on_failure is not None and not self._closed:
                 self.on_failure(error)
             self._shut(error)
-            if self.on_failure is not None:
-                self.on_failure(error)
 
     def take(self, ticket: int) -> Gathered:
         self.wait(ticket)
