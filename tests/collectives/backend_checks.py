@@ -527,7 +527,7 @@ def it_returns_before_the_others_come() -> None:
         assert not work.is_completed()
         store().set("begun", "")
     work.wait()
-    equal(tensor, torch.full_like(tensor, 2))
+    equal(tensor, torch.full_like(tensor, size()))
 
 
 @check("behaviour")
@@ -542,7 +542,7 @@ def it_finishes_while_its_caller_never_looks() -> None:
         while not store().check(["finished"]):
             spins += 1  # Python all the time, nothing of ours
     dist.barrier()
-    equal(tensor, torch.full_like(tensor, 2))
+    equal(tensor, torch.full_like(tensor, size()))
 
 
 @check("behaviour")
@@ -557,7 +557,7 @@ def its_wait_is_given_up_after_a_timeout() -> None:
             work.wait(timedelta(milliseconds=20))
         store().set("late", "")
         work.wait()  # it was not lost
-    equal(tensor, torch.full_like(tensor, 2))
+    equal(tensor, torch.full_like(tensor, size()))
 
 
 @check("behaviour")

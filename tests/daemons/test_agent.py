@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +73,35 @@ def test_each_rank_has_its_own_log_and_only_the_environment_it_is_given(
     assert f"PWD={ground.run_dir}" in ground.output(0)
     ground.stop()
     agent.wait(20)
+
+
+@pytest.mark.slow
+def test_what_ranks_load_is_compiled_before_they_start(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ground.run_dir.parent / "c"
+    monkeypatch.setenv("PHALANX_C_CACHE", str(cache))
+    ground.control()
+    ground.place(*['ls "$PHALANX_C_CACHE"'] * 2)
+    agent = ground.agent()
+    ground.wait_ended(2)
+    assert [name.split("-")[0] for name in ground.output(0).split()] == ["shm"]
+    ground.stop()
+    agent.wait(20)
+
+
+def test_the_agent_compiles_without_torch_and_starts_ranks_without_a_compiler(tmp_path: Path) -> None:
+    code = """if True:
+        import logging, os, sys
+        from phalanx.daemons.agent import build_for_ranks
+        logging.basicConfig()
+        build_for_ranks()
+        assert "torch" not in sys.modules
+        """
+    for more in ({}, {"PATH": str(tmp_path), "PHALANX_C_CACHE": str(tmp_path / "c")}):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("compiler" in done.stderr) == bool(more)
 
 
 def test_one_rank_dies_and_the_others_are_ended_within_seconds(ground: Ground) -> None:

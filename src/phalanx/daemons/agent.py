@@ -17,6 +17,7 @@ import argparse
 import logging
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -24,10 +25,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import phalanx
 from phalanx.cluster.objects import PLACEMENT, controller_lease
 from phalanx.daemons.words import last_words, signal_name
 from phalanx.events import Context, Emitter
-from phalanx.foundation import Home, PhalanxError, ensure_private_directory
+from phalanx.foundation import BuildError, Home, PhalanxError, ensure_private_directory
 from phalanx.host.processes import is_alive, own_identity, reap, signal_group, start
 from phalanx.job import EXIT_CODES, MemberStatus, PlacementStatus, WorkerExit, WorkerSpec
 from phalanx.state import Conflict, SqliteState, Stored
@@ -144,6 +146,8 @@ class Agent:
         run_dir = Path(stored.spec["run_dir"])
         logs = ensure_private_directory(run_dir / "logs" / f"generation-{generation}")
         ensure_private_directory(run_dir / "rendezvous")
+        if len(stored.spec["workers"]) > 1:
+            build_for_ranks()
         hosts = {member["rank"]: member["host"] for member in stored.spec["placement"]["members"]}
         for document in stored.spec["workers"]:
             spec = WorkerSpec.model_validate(document)
@@ -217,7 +221,25 @@ class Agent:
 
 
 # A worker gets its spec's environment and these only: no token of the person's shell travels with a job.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+    "PHALANX_C_CACHE", "XDG_CACHE_HOME", "PHALANX_TRANSPORT",
+)  # fmt: skip
+
+
+def build_for_ranks() -> None:
+    """Compile what the ranks will load, so that they do not wait for one another's compiler.
+
+    Its room loads torch, which the agent must not: the file that knows how is run alone. Without a compiler the
+    ranks go on over gloo and say so.
+    """
+    try:
+        runpy.run_path(str(_LIBRARY))["build_library"]()
+    except BuildError as error:
+        log.warning("%s", error)
+
+
+_LIBRARY = Path(phalanx.__file__).parent / "collectives" / "transports" / "library.py"
 
 
 def _innocent(exit_: WorkerExit | None) -> bool:
