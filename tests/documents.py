@@ -92,9 +92,11 @@ def as_process(words: tuple[str, ...]) -> list[str]:
     """The command as a process of this environment. Raises ValueError for one that is not ours."""
     if words[0] == "phalanx":
         return [sys.executable, "-m", "phalanx", *words[1:]]
+    if words[0] == "torchrun":
+        return [sys.executable, "-m", "torch.distributed.run", *words[1:]]
     if words[0] in {"cat", "ls"}:
         return list(words)
-    raise ValueError(f"an example may run phalanx, cat and ls, not {words[0]!r}")
+    raise ValueError(f"an example may run phalanx, torchrun, cat and ls, not {words[0]!r}")
 
 
 def environment(directory: Path) -> dict[str, str]:
