@@ -2,7 +2,7 @@
 //
 //   ranks_as_threads SEED ROUNDS      prints "ROUNDS rounds, N operations" and ends with 0 when every result was right
 //
-// Each round draws a group (2 to 5 ranks, odd chunk sizes, sometimes a second group of some of them) and lets every rank
+// Each round draws a group (2 to 5 ranks, odd sizes of its memory, sometimes a second group of some of them) and lets every rank
 // do the same random operations, blocking or not, while another thread of it watches. A third of the rounds end badly on
 // purpose: a mismatch, an abort, a rank that leaves, one that does not come. All ranks map the buffer at one address
 // (a sanitizer follows addresses), which is the only thing that differs from processes.
@@ -104,9 +104,8 @@ static double reduced(uint64_t salt, const uint8_t *takes_part, int size, size_t
 typedef struct {
   int rank, size, fd, ending, victim, bad_at;
   uint64_t seed;
-  size_t chunk, small, large;
-  int slots, spin;
-  double timeout_s;
+  size_t area, small, large;
+  double spin_s, timeout_s;
   const char *token;
   const uint8_t *also;  // members of a second group, or NULL
   int also_rank, also_size, also_fd;
@@ -323,7 +322,7 @@ static int works(const seat *s, group *g, int rank, int size, int many, uint64_t
 static group *enter(const seat *s, int fd, int rank, int size) {
   char error[TEXT];
   uint8_t missing[MAX_RANKS];
-  group *g = ph_open(fd, rank, size, s->chunk, s->slots, s->small, s->large, s->spin, 60.0, s->timeout_s, s->token, error, missing);
+  group *g = ph_open(fd, rank, size, s->area, s->small, s->large, s->spin_s, 60.0, s->timeout_s, s->token, error, missing);
   if (!g) give_up(s, "%s", error);
   return g;
 }
@@ -357,7 +356,7 @@ static void *rank_main(void *argument) {
 
 static int buffer(const seat *s, int size) {
   int fd = memfd_create("ranks", MFD_CLOEXEC);
-  if (fd < 0 || ftruncate(fd, (off_t)ph_bytes(size, s->chunk, s->slots, s->small)) || ph_create(fd, s->token)) abort();
+  if (fd < 0 || ftruncate(fd, (off_t)ph_bytes(size, s->area, s->small)) || ph_create(fd, s->token)) abort();
   return fd;
 }
 static void play(uint64_t seed) {
@@ -368,8 +367,8 @@ static void play(uint64_t seed) {
   uint8_t members[MOST_RANKS] = {0};
   int size = 2 + (int)roll(&d, MOST_RANKS - 1), ranks[MOST_RANKS], many = 0;
   common.seed = seed, common.token = token, common.size = size;
-  common.chunk = 64 * (size_t)(size + (int)roll(&d, 200)), common.slots = 3 + (int)roll(&d, 3);
-  common.small = 64 * (1 + roll(&d, 40)), common.large = roll(&d, 2) ? 4096 : 1 << 30, common.spin = (int)roll(&d, 2) * 200;
+  common.area = SLOTS * (roll(&d, 2) ? 64 * ((size_t)size + roll(&d, 200)) : (size_t)32768 << roll(&d, 2));
+  common.small = 64 * (1 + roll(&d, 40)), common.large = roll(&d, 2) ? 4096 : 1 << 30, common.spin_s = roll(&d, 2) ? 2e-5 : 0;
   common.ending = roll(&d, 3) ? WELL : (int)roll(&d, ENDINGS);
   common.victim = (int)roll(&d, (uint64_t)size), common.bad_at = 1 + (int)roll(&d, OPERATIONS);
   common.timeout_s = common.ending == ABSENT ? 2.0 : 300.0;

@@ -87,7 +87,7 @@ class SharedMemory(Transport):
             )  # fmt: skip
         finally:
             os.close(fd)
-            if rank == 0 or not self._group_is_made():
+            if rank == 0 or any(missing):  # who was refused removes nothing
                 path.unlink(missing_ok=True)
         if not self._group:
             absent = tuple(r for r in range(size) if missing[r])
@@ -109,9 +109,6 @@ class SharedMemory(Transport):
         self._pointer: int = self._group
         self._call = self._c.ph_call
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
-
-    def _group_is_made(self) -> bool:
-        return bool(getattr(self, "_group", None))
 
     def _buffer(self, store: Store, size: int, timeout_s: float) -> tuple[Path, bytes]:
         """Its path and the token that its owner wrote into it."""
@@ -479,7 +476,8 @@ class SharedMemory(Transport):
 def _make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
     _remove_orphans()
     token = secrets.token_hex(16).encode()
-    path = BUFFERS / f"phalanx-{os.getpid()}-{_start_ticks(os.getpid())}-{secrets.token_hex(16)}"
+    maker = f"{os.getpid()}-{_start_ticks(os.getpid())}-{_pid_namespace()}"
+    path = BUFFERS / f"phalanx-{maker}-{secrets.token_hex(16)}"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -507,10 +505,15 @@ def _start_ticks(pid: int) -> str:
         return ""
 
 
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
 def _remove_orphans() -> None:
-    """Buffers of this user whose maker died before all had joined."""
-    for path in BUFFERS.glob("phalanx-*-*-*"):
+    """Buffers of this user whose maker died before all had joined; of makers whose pids mean something here."""
+    for path in BUFFERS.glob("phalanx-*-*-*-*"):
         with contextlib.suppress(OSError, ValueError):
-            _, pid, start, _ = path.name.split("-")
-            if path.lstat().st_uid == os.getuid() and _start_ticks(int(pid)) != start:
+            _, pid, start, namespace, _ = path.name.split("-")
+            ours = namespace == _pid_namespace() and path.lstat().st_uid == os.getuid()
+            if ours and _start_ticks(int(pid)) != start:
                 path.unlink()
