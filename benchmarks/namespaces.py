@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
 _HOLD = 'hostname "$1" && ip link set dev lo up && echo ready && exec sleep infinity'
@@ -64,12 +63,6 @@ class Hosts:
     def inside(self, number: int, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` on that host."""
         return ["nsenter", "-t", str(self.holder(number)), "-n", "-u", "--", *argv]
-
-    def bytes_sent(self, number: int) -> int:
-        """By its interface since it exists, with all headers from Ethernet's up (proc_pid_net(5))."""
-        lines = Path(f"/proc/{self.holder(number)}/net/dev").read_text().splitlines()
-        (counters,) = (line.partition(":")[2].split() for line in lines if line.strip().startswith("eth0:"))
-        return int(counters[8])
 
     def _hold(self, name: str) -> int:
         """Start a process in namespaces of its own; its pid, once it is in them."""
