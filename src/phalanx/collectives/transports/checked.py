@@ -26,6 +26,8 @@ class Checked(InOrder):
     def __init__(self, rank: int, size: int, names: Sequence[int]) -> None:
         super().__init__(rank, size)
         self._names = tuple(names)
+        self._joined: set[int] = set()
+        self._last_joined = -1
 
     # The moves. `present`: the ranks that have not joined; without `tensor`, this rank has.
 
@@ -265,23 +267,16 @@ class Checked(InOrder):
 
     def join(self) -> int:
         """Of several that joined at the same operation, the highest rank counts as the last."""
-        last = [-1]
         header = Header("join")
 
         def run(call: Call) -> None:
-            joined: set[int] = set()
-            while True:
-                headers = self._meet(call)
-                now = {rank for rank, other in enumerate(headers) if other.joined}
-                last[0] = max(now - joined, default=last[0])
-                joined = now
-                if len(joined) == self.size:
-                    return
+            while len(_present(headers := self._meet(call))):
                 self._take_part(call, headers)
                 self._count(call)
 
         self._do(header, None, run, asynchronous=False)
-        return last[0]
+        self._joined = set()
+        return self._last_joined
 
     def _take_part(self, call: Call, headers: Sequence[Header]) -> None:
         """In what those do who have data."""
@@ -314,6 +309,10 @@ class Checked(InOrder):
         headers = self._exchange(call, call.header)
         refuse_mismatch(headers, self._names, call.sequence)
         call.started()
+        if any(header.joined for header in headers):
+            joined = {rank for rank, header in enumerate(headers) if header.joined}
+            self._last_joined = max(joined - self._joined, default=self._last_joined)
+            self._joined = joined
         return headers
 
     def _only_meet(self, call: Call) -> None:
