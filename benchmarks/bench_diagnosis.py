@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from benchmarks.harness import Comparison, Options
-from benchmarks.mistakes import HANG_S, MISTAKES, SIZE, WAYS, Told, make
+from benchmarks.mistakes import HANG_S, MISTAKES, WAYS, Told, make
 
 _LONGEST = 330
 
@@ -33,8 +33,8 @@ def run(options: Options, progress: Callable[[str], None]) -> list[Comparison]:
 def report(comparisons: Sequence[Comparison]) -> str:
     """A table in Markdown."""
     lines = [
-        f"{SIZE} ranks, rank 1 errs; operations may take {HANG_S:g} s. Seconds: since the last rank that comes had",
-        "come, or since rank 1 ended. Words: the first thing a rank was told, its first line.",
+        f"Three ranks (four on two hosts); operations may take {HANG_S:g} s. Seconds: until the last rank that can be",
+        "told was, since the last that comes had come, or since rank 1 ended. Words: the first thing a rank was told.",
         "",
         "| mistake of rank 1 | through | what ranks were told | s |",
         "|---|---|---|---|",
@@ -61,7 +61,7 @@ def in_words(told: Sequence[Told]) -> str:
 def _without_own_name(one: Told, rank: int) -> str:
     """What is said, without what differs only because another rank says it: its own number, its ports, the time."""
     words = re.sub(r"\S*/(\S+\.(?:cc|cpp|h):\d+)", r"\1", one.words)
-    words = re.sub(rf"\brank {rank}(?: of {SIZE})?(?:, shared memory)?: ", "", words, count=1)
+    words = re.sub(rf"\brank {rank}(?: of \d+)?(?:, shared memory)?: ", "", words, count=1)
     words = re.sub(r"\]:\d+", "]", words).replace(f" of rank {rank}: waiting", ": waiting")
     words = re.sub(r"(waiting|waited) ([\d.]+) s", lambda match: f"{match[1]} {float(match[2]):.0f} s", words)
     words = re.sub(r"[\d.]+ m?s ago", "... ago", words).replace("|", "/").replace("\n", " ")

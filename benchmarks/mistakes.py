@@ -1,4 +1,4 @@
-"""Mistakes that one of three ranks makes, on purpose, over each way of calling collectives; what each rank was told.
+"""Mistakes that one of a few ranks makes, on purpose, over each way of calling collectives; what each rank was told.
 
 Rank 1 errs, after one operation that goes well. Ranks are forks of a server that has torch loaded. Each says, through
 a pipe, when it came to an operation, what it was told (an error, or the watch's warning), or what it took for the
@@ -7,27 +7,30 @@ result. Knows nothing of tables.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-SIZE = 3
 HANG_S = 10.0  # how long an operation may take, so that hangs end
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["phalanx.collectives.transports.shm", "torch.distributed"])
@@ -35,6 +38,8 @@ CONTEXT.set_forkserver_preload(["phalanx.collectives.transports.shm", "torch.dis
 
 class Way(Protocol):
     """One way of calling collectives. `name` is for those who can take one."""
+
+    size: int
 
     def allreduce(self, tensor: Tensor, op: str = "sum", name: str = "") -> None: ...
     def broadcast(self, tensor: Tensor, root: int, name: str = "") -> None: ...
@@ -45,15 +50,18 @@ class Way(Protocol):
 class Torch:
     """torch.distributed with one of its backends, blocking calls."""
 
-    def __init__(self, backend: str, meeting: str, rank: int, arrive: Callable[[], None], level: str = "OFF") -> None:
+    def __init__(
+        self, backend: str, meeting: str, rank: int, size: int, arrive: Callable[[], None], level: str = "OFF"
+    ) -> None:
         import phalanx.collectives  # noqa: F401 - makes the backend "phalanx" known
 
         self._arrive = arrive
         os.environ["TORCH_DISTRIBUTED_DEBUG"] = level
         dist.set_debug_level_from_env()  # type: ignore[attr-defined]
-        store = FileStore(meeting, SIZE)
+        self.size = size
+        store = FileStore(meeting, size)
         timeout = timedelta(seconds=HANG_S)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=SIZE, timeout=timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
     def allreduce(self, tensor: Tensor, op: str = "sum", name: str = "") -> None:
         self._arrive()
@@ -65,7 +73,7 @@ class Torch:
 
     def allgather_ragged(self, tensor: Tensor, name: str = "") -> None:
         self._arrive()
-        dist.all_gather([torch.empty_like(tensor) for _ in range(SIZE)], tensor)
+        dist.all_gather([torch.empty_like(tensor) for _ in range(self.size)], tensor)
 
     def alltoall(self, tensor: Tensor, sent: list[int], received: list[int], name: str = "") -> None:
         self._arrive()
@@ -73,44 +81,54 @@ class Torch:
 
 
 class Ours:
-    """One of our transports itself, with the watch that a group would start."""
+    """Our group, which takes names; blocking, by waiting at once. `hosts`: how many this one is to count as."""
 
-    def __init__(self, kind: str, meeting: str, rank: int, arrive: Callable[[], None]) -> None:
-        from phalanx.collectives import watch
-        from phalanx.collectives.transports.shm import SharedMemory
-        from phalanx.collectives.transports.torch import Torch as OverTorch
+    def __init__(
+        self, transport: str, meeting: str, rank: int, size: int, arrive: Callable[[], None], hosts: int = 1
+    ) -> None:
+        from phalanx.collectives import Membership, join
 
         self._arrive = arrive
-        make = {"shared memory": SharedMemory, "gloo": OverTorch}[kind]
-        self._transport = make(FileStore(meeting, SIZE), rank, SIZE, operation_timeout_s=HANG_S)
-        watch.watch(self._transport)
+        self.size = size
+        membership = Membership(
+            rank=rank,
+            size=size,
+            local_rank=rank % (size // hosts),
+            local_size=size // hosts,
+            rendezvous=Path(meeting),
+            host="" if hosts == 1 else f"host-{rank * hosts // size}",
+            transport=transport,
+        )
+        self._group = join(membership, operation_timeout_s=HANG_S)
 
     def allreduce(self, tensor: Tensor, op: str = "sum", name: str = "") -> None:
         self._arrive()
-        self._transport.allreduce(tensor, op, name=name)
+        self._group.allreduce(tensor, op, name).wait()  # type: ignore[arg-type]
 
     def broadcast(self, tensor: Tensor, root: int, name: str = "") -> None:
         self._arrive()
-        self._transport.broadcast(tensor, root, name=name)
+        self._group.broadcast(tensor, root, name).wait()
 
     def allgather_ragged(self, tensor: Tensor, name: str = "") -> None:
         self._arrive()
-        self._transport.take(self._transport.allgather_ragged(tensor, name=name))
+        self._group.allgather(tensor, name)
 
     def alltoall(self, tensor: Tensor, sent: list[int], received: list[int], name: str = "") -> None:
         self._arrive()
-        self._transport.take(self._transport.alltoall_ragged(tensor, sent, name=name))
+        self._group.alltoall(tensor, sent, name)
 
 
 WAYS: Mapping[str, Callable[..., Way]] = MappingProxyType(
     {
-        "shared memory": lambda *given: Ours("shared memory", *given),
-        "our transport over gloo": lambda *given: Ours("gloo", *given),
-        "torch.distributed, phalanx": lambda *given: Torch("phalanx", *given),
-        "torch.distributed, gloo": lambda *given: Torch("gloo", *given),
-        "torch.distributed, gloo, its debugging": lambda *given: Torch("gloo", *given, level="DETAIL"),
+        "our group, shared memory": partial(Ours, "shared-memory"),
+        "our group, gloo": partial(Ours, "gloo"),
+        "our group, two hosts of two": partial(Ours, "auto", hosts=2),
+        "torch.distributed, phalanx": partial(Torch, "phalanx"),
+        "torch.distributed, gloo": partial(Torch, "gloo"),
+        "torch.distributed, gloo, its debugging": partial(Torch, "gloo", level="DETAIL"),
     }
 )
+_SIZES = {"our group, two hosts of two": 4}
 
 
 # The mistakes. Each returns whether the result is the right one; None where there is none to look at.
@@ -123,13 +141,13 @@ def _shape(way: Way, rank: int) -> None:
 def _same_numel(way: Way, rank: int) -> bool:
     tensor = torch.ones((32, 32) if rank == 1 else (1024,))
     way.allreduce(tensor, name="grad.a")
-    return bool((tensor == SIZE).all())
+    return bool((tensor == way.size).all())
 
 
 def _dtype(way: Way, rank: int) -> bool:
     tensor = torch.ones(1024, dtype=torch.int32 if rank == 1 else torch.float32)
     way.allreduce(tensor, name="grad.a")
-    return bool((tensor == SIZE).all())
+    return bool((tensor == way.size).all())
 
 
 def _kind(way: Way, rank: int) -> None:
@@ -140,9 +158,9 @@ def _kind(way: Way, rank: int) -> None:
 
 
 def _op(way: Way, rank: int) -> bool:
-    tensor = torch.full((1024,), 1.0 + rank)
+    tensor = torch.full((1024,), 2.0)
     way.allreduce(tensor, "max" if rank == 1 else "sum", name="grad.a")
-    return bool((tensor == (3 if rank == 1 else 6)).all())
+    return bool((tensor == (2 if rank == 1 else 2 * way.size)).all())
 
 
 def _root(way: Way, rank: int) -> bool:
@@ -155,7 +173,7 @@ def _swapped(way: Way, rank: int, second: int) -> bool:
     tensors = {"grad.a": torch.full((1024,), 1.0), "grad.b": torch.full((second,), 10.0)}
     for name in reversed(tensors) if rank == 1 else tensors:
         way.allreduce(tensors[name], name=name)
-    return bool((tensors["grad.a"] == 3).all() and (tensors["grad.b"] == 30).all())
+    return bool((tensors["grad.a"] == way.size).all() and (tensors["grad.b"] == 10 * way.size).all())
 
 
 def _order(way: Way, rank: int) -> bool:
@@ -171,9 +189,12 @@ def _trailing(way: Way, rank: int) -> None:
 
 
 def _splits(way: Way, rank: int) -> None:
-    """Rank 1 expects 2 from everybody, who send 1 each; where nobody says what it expects, it sends what it has not."""
-    way.alltoall(torch.ones(SIZE), [1, 1, 2] if rank == 1 and isinstance(way, Ours) else [1] * SIZE,
-                 [2 if rank == 1 else 1] * SIZE, name="tokens")  # fmt: skip
+    """Rank 1 expects 2 rows of everybody, who send 1; of ours, which nobody tells what to expect, it sends too many."""
+    ones = [1] * way.size
+    if isinstance(way, Ours):
+        way.alltoall(torch.ones(way.size), [2, *ones[1:]] if rank == 1 else ones, [], name="tokens")
+    else:
+        way.alltoall(torch.ones(way.size), ones, [2] * way.size if rank == 1 else ones)
 
 
 def _skip(way: Way, rank: int) -> None:
@@ -247,12 +268,13 @@ class _Heard:
 
 
 def make(way: str, mistake: str, limit_s: float = HANG_S + 15) -> list[Told]:
-    """Let three ranks do it; what each was told, in rank order. Nothing of them is left afterwards."""
+    """Let the ranks do it; what each was told, in rank order. Nothing of them is left afterwards."""
+    size = _SIZES.get(way, 3)
     with tempfile.TemporaryDirectory() as folder:
         pipes, processes = [], []
-        for rank in range(SIZE):
+        for rank in range(size):
             ours, theirs = CONTEXT.Pipe()
-            process = CONTEXT.Process(target=_run, args=(way, mistake, rank, folder, theirs))
+            process = CONTEXT.Process(target=_run, args=(way, mistake, rank, size, folder, theirs))
             process.start()
             theirs.close()
             pipes.append(ours)
@@ -301,7 +323,7 @@ def _listen(pipes: list[Connection], deadline: float, is_hang: bool) -> tuple[li
     return heard, ends
 
 
-def _run(way: str, mistake: str, rank: int, folder: str, pipe: Connection) -> None:
+def _run(way: str, mistake: str, rank: int, size: int, folder: str, pipe: Connection) -> None:
     """In the rank's process."""
     log = os.open(f"{folder}/rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 2)
@@ -317,13 +339,13 @@ def _run(way: str, mistake: str, rank: int, folder: str, pipe: Connection) -> No
             say("warned", record.getMessage())
 
     logging.getLogger("phalanx.collectives.watch").addHandler(Ear(logging.WARNING))
-    made = WAYS[way](f"{folder}/meeting", rank, lambda: say("arrived"))
+    made = WAYS[way](f"{folder}/meeting", rank, size, lambda: say("arrived"))
     made.allreduce(torch.ones(8), name="warm-up")
     try:
         right = MISTAKES[mistake](made, rank)
     except ValueError as error:  # a rank's own, which ends its process as it would without us
         if str(error) == "the batch is empty":
-            raise
+            _end_as_python_does(error)
         say("raised", _named(error))
     except Exception as error:  # noqa: BLE001 - whatever it is told
         say("raised", _named(error))
@@ -331,6 +353,14 @@ def _run(way: str, mistake: str, rank: int, folder: str, pipe: Connection) -> No
         say("right result" if right is None or right else "wrong result")
     pipe.close()
     os._exit(0)
+
+
+def _end_as_python_does(error: BaseException) -> NoReturn:
+    """What the interpreter does with an error that nobody caught; multiprocessing would leave at once."""
+    sys.last_value = error
+    traceback.print_exception(error)
+    atexit._run_exitfuncs()
+    os._exit(1)
 
 
 def _named(error: BaseException) -> str:

@@ -160,6 +160,12 @@ def test_a_rank_that_died_is_stood_in_for(start: Start, tmp_path: Path) -> None:
     assert "missing ranks: {1}" in analysed(tmp_path / "dumps")
 
 
+def test_a_rank_that_ends_of_an_error_tells_the_others_which(start: Start) -> None:
+    first, second = start(2, "raise ValueError('the batch is empty')")
+    assert "rank 1: ValueError: the batch is empty" in first.communicate(timeout=60)[0]
+    assert second.wait(timeout=60) == 1
+
+
 # In one process, alone in a group.
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Hashable, Sequence
@@ -90,13 +91,16 @@ class Watch:
                 self._wake = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(self._wake,), name="phalanx-watch", daemon=True)
                 self._thread.start()
-                atexit.register(self.stop)  # after, so that it is called before, what frees the transport
+                atexit.register(self.leave)  # after, so that it is called before, what frees the transport
 
-    def stop(self) -> None:
-        """Forget all transports."""
+    def leave(self) -> None:
+        """At the end of the process: forget all transports, and if it ends of an error, tell the others which."""
+        reason = why_it_ends()
         with self._lock:
             for watched in list(self._watched):
                 self.remove(watched.transport)
+                if reason and not watched.is_broken:
+                    watched.transport.abort(reason)
 
     def remove(self, transport: Transport) -> None:
         """Read its last operations and forget it; no thread of the watch touches it after this returns."""
@@ -108,7 +112,7 @@ class Watch:
             if not self._watched and self._thread is not None:
                 self._wake.set()
                 self._thread = None
-                atexit.unregister(self.stop)
+                atexit.unregister(self.leave)
 
     def report_to(self, *, sink: Sink | None = None, prefix: str | None = None) -> None:
         """From now on rows go to `sink` and dumps to files `<prefix><rank>`; None: nowhere, and torch's variables."""
@@ -236,6 +240,14 @@ def _known(part: flight.Part, state: RankState) -> list[Record]:
     """What a silent rank is known to have done: the same as this one, up to where it stands."""
     done = state.sequence - state.inside
     return [record for record in part.records if record.sequence <= done]
+
+
+def why_it_ends() -> str:
+    """The error that nobody caught, for those who leave at the end of a process; "": none, or one of a broken group."""
+    error = getattr(sys, "last_value", None)
+    if error is None or isinstance(error, CollectiveError):
+        return ""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 _process = Watch()

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.group import Group, join
 from phalanx.collectives.membership import Membership
+from phalanx.collectives.watch import why_it_ends
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def init(environment: Mapping[str, str] = os.environ, *, timeout_s: float = 60.0
     with _lock:
         if _world is None:
             _world = join(Membership.from_environment(environment), timeout_s=timeout_s)
-            atexit.register(shutdown)
+            atexit.register(_leave)
         return _world
 
 
@@ -46,12 +47,19 @@ def shutdown() -> None:
     global _world
     with _lock:
         group, _world = _world, None
-        atexit.unregister(shutdown)
+        atexit.unregister(_leave)
     if group is not None:
         try:
             group.close()
         except RuntimeError as error:  # it broke before: whoever waited was told then
             log.debug("closing the group: %s", error)
+
+
+def _leave() -> None:
+    """At the end of the process: if it ends of an error, the others are told which."""
+    if _world is not None and (reason := why_it_ends()):
+        _world.abort(reason)
+    shutdown()
 
 
 def is_initialized() -> bool:
@@ -101,7 +109,7 @@ def _forget() -> None:
     """In a forked child: the group and its connections are the parent's."""
     global _world, _lock
     _world, _lock = None, threading.Lock()
-    atexit.unregister(shutdown)
+    atexit.unregister(_leave)
 
 
 os.register_at_fork(after_in_child=_forget)
