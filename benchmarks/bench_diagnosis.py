@@ -61,7 +61,8 @@ def in_words(told: Sequence[Told]) -> str:
 def _without_own_name(one: Told, rank: int) -> str:
     """What is said, without what differs only because another rank says it: its own number, its ports, the time."""
     words = re.sub(r"\S*/(\S+\.(?:cc|cpp|h):\d+)", r"\1", one.words)
-    words = re.sub(rf"\brank {rank}(?: of \d+)?(?:, shared memory)?: ", "", words, count=1)
+    words = re.sub(r"^(\w+: )rank \d+(?: of \d+)?(?:, shared memory)?: (?=[a-z])", r"\1", words)
+    words = re.sub(r", TensorDeviceTypes=TensorOptions\(.*?\)\)", ")", words)
     words = re.sub(r"\]:\d+", "]", words).replace(f" of rank {rank}: waiting", ": waiting")
     words = re.sub(r"(waiting|waited) ([\d.]+) s", lambda match: f"{match[1]} {float(match[2]):.0f} s", words)
     words = re.sub(r"[\d.]+ m?s ago", "... ago", words).replace("|", "/").replace("\n", " ")

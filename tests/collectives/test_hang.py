@@ -43,7 +43,7 @@ def state(rank: int, sequence: int, **fields: object) -> RankState:
 
 
 def say(*states: RankState, process: str = "sleeping") -> str:
-    return report(record(), states, 0, 3.21, "world", lambda pid: process)
+    return report(record(), states, 0, 3.21, "world", state_of=lambda pid: process)
 
 
 def test_a_stopped_rank_is_named_with_what_it_did_last_and_where_it_stood() -> None:
@@ -89,6 +89,13 @@ def test_a_late_rank_learns_who_waits_for_it_and_in_what() -> None:
         "world: ranks 0 and 2 have waited 3.00 s for this rank (1), which stands at train.py:31 in load_batch, in "
         "allreduce sum float32[1024] 'grad.a' (operation 17)"
     )
+
+
+def test_ranks_of_a_subgroup_are_called_as_in_the_world() -> None:
+    states = [state(0, 17), state(1, 16)]
+    said = report(record(), states, 0, 4.0, "ranks 2, 5", (2, 5), lambda pid: "running")
+    assert "of rank 2: waiting 4.00 s for rank 5 (pid 4001" in said
+    assert "rank 2 has waited 4.00 s for this rank (5)" in late_report(states, 1, 4.0, "", "ranks 2, 5", (2, 5))
 
 
 def test_who_is_waited_for_is_empty_when_everybody_else_has_finished() -> None:

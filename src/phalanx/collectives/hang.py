@@ -64,31 +64,41 @@ def report(
     me: int,
     waited_s: float,
     group: str = "",
+    names: Sequence[int] | None = None,
     state_of: Callable[[int], str] = process_state,
 ) -> str:
-    """The sentence that rank `me` says of its unfinished operation."""
+    """The sentence that rank `me` says of its unfinished operation; `names`: what its ranks are called in the world."""
+    names = names or range(len(states))
     who = waited_on(record, states, me)
     mine = states[me]
     words = mine.operation if mine.sequence == record.sequence else in_words(record)
-    start = f"{_where(group)}{words} (operation {record.sequence}) of rank {me}: "
+    start = f"{_where(group)}{words} (operation {record.sequence}) of rank {names[me]}: "
     waited = duration_in_words(waited_s)
     if not who:
         return f"{start}under way for {waited}; all ranks have come and none is waited for"
     come = all(state.sequence >= record.sequence for state in who)
     what = f"all ranks have come; waiting {waited} for" if come else f"waiting {waited} for"
-    return f"{start}{what} " + "; ".join(_of(state, come, state_of) for state in who)
+    return f"{start}{what} " + "; ".join(_of(state, names[state.rank], come, state_of) for state in who)
 
 
-def late_report(states: Sequence[RankState], me: int, waited_s: float, whereabouts: str, group: str = "") -> str:
+def late_report(
+    states: Sequence[RankState],
+    me: int,
+    waited_s: float,
+    whereabouts: str,
+    group: str = "",
+    names: Sequence[int] | None = None,
+) -> str:
     """The sentence that a rank says of itself when others have waited for it: `whereabouts` is where it stands."""
+    called = names or range(len(states))
     mine = states[me].sequence
     waiting = [state for state in states if state.sequence > mine and state.inside]
-    names = ranks_in_words([state.rank for state in waiting])
+    who = ranks_in_words([called[state.rank] for state in waiting])
     have = "has" if len(waiting) == 1 else "have"
     furthest = max(waiting, key=lambda state: state.sequence)
     stands = f", which stands at {whereabouts}" if whereabouts else ""
     return (
-        f"{_where(group)}{names} {have} waited {duration_in_words(waited_s)} for this rank ({me}){stands}, "
+        f"{_where(group)}{who} {have} waited {duration_in_words(waited_s)} for this rank ({called[me]}){stands}, "
         f"in {furthest.operation} (operation {furthest.sequence})"
     )
 
@@ -103,11 +113,11 @@ def _where(group: str) -> str:
     return f"{group}: " if group else ""
 
 
-def _of(state: RankState, come: bool, state_of: Callable[[int], str]) -> str:
+def _of(state: RankState, name: int, come: bool, state_of: Callable[[int], str]) -> str:
     process = "" if not state.here else state_of(state.pid)
     if not state.alive:
         process = "ended"
-    name = f"rank {state.rank} (pid {state.pid}{', ' if process else ''}{process})"
+    rank = f"rank {name} (pid {state.pid}{', ' if process else ''}{process})"
     if come:
         did = "which is inside it"
     elif state.inside:
@@ -117,8 +127,8 @@ def _of(state: RankState, come: bool, state_of: Callable[[int], str]) -> str:
     else:
         did = "which has begun no operation"
     if not state.whereabouts:
-        return f"{name}, {did}"
+        return f"{rank}, {did}"
     age = duration_in_words(state.whereabouts_age_s)
     silent = state.whereabouts_age_s > SILENT_S and process not in _STOPPED
     since = "; its Python has not run since" if silent else ""
-    return f"{name}, {did} and stood at {state.whereabouts} {age} ago{since}"
+    return f"{rank}, {did} and stood at {state.whereabouts} {age} ago{since}"

@@ -164,7 +164,7 @@ class Watch:
         oldest = unfinished[0] if unfinished else None
         lasted_s = (time.time_ns() - (oldest.arrived_ns or oldest.submitted_ns)) / 1e9 if oldest else 0.0
         if watched.hangs.goes_off(oldest and oldest.sequence, lasted_s) and oldest is not None:
-            said = hang.report(oldest, states, watched.transport.rank, lasted_s, watched.group)
+            said = hang.report(oldest, states, watched.transport.rank, lasted_s, watched.group, watched.members)
             log.warning("%s", said)
             self._dump(said, states, watched)
 
@@ -177,7 +177,7 @@ class Watch:
             watched.lag = (mine, now if ahead else 0.0)
         lasted_s = now - watched.lag[1]
         if watched.lags.goes_off(mine if ahead else None, lasted_s):
-            said = hang.late_report(states, watched.transport.rank, lasted_s, here, watched.group)
+            said = hang.late_report(states, watched.transport.rank, lasted_s, here, watched.group, watched.members)
             log.warning("%s", said)
             self._dump(said)
 
