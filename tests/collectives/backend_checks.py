@@ -143,7 +143,7 @@ def tensors_that_are_not_contiguous() -> None:
         expected[:, 1:4] = torch.stack(everything(4, 6)).sum(0)[:, 1:4]
         equal(base, expected)
         output = torch.zeros(3, 2 * size())
-        work = dist.all_gather_single(output.t(), given(rank(), 3, 2).t(), async_op=asynchronous)
+        work = dist.all_gather_into_tensor(output.t(), given(rank(), 3, 2).t(), async_op=asynchronous)
         if asynchronous:
             work.wait()
         equal(output, torch.cat(everything(3, 2), 1))
@@ -182,11 +182,11 @@ def gathers_and_scatters() -> None:
     dist.all_gather(rows, mine)
     equal(torch.stack(rows), torch.stack(all_of_them))
     output = torch.empty(2 * size(), 3)
-    dist.all_gather_single(output, mine)
+    dist.all_gather_into_tensor(output, mine)
     equal(output, torch.cat(all_of_them))
     inside = torch.zeros(2 * size(), 3)  # FSDP's way: the input is a piece of the output
     inside[2 * rank() : 2 * rank() + 2] = mine
-    dist.all_gather_single(inside, inside[2 * rank() : 2 * rank() + 2])
+    dist.all_gather_into_tensor(inside, inside[2 * rank() : 2 * rank() + 2])
     equal(inside, torch.cat(all_of_them))
     for root in range(size()):
         rows = [torch.empty(2, 3) for _ in range(size())] if rank() == root else None
@@ -202,9 +202,9 @@ def gathers_and_scatters() -> None:
 def reduce_scatters() -> None:
     total = torch.stack(everything(2 * size(), 3)).sum(0)
     output, whole = torch.empty(2, 3), given(rank(), 2 * size(), 3)
-    dist.reduce_scatter_single(output, whole)
+    dist.reduce_scatter_tensor(output, whole)
     equal(output, total.chunk(size())[rank()])
-    dist.reduce_scatter_single(whole.chunk(size())[rank()], whole, dist.ReduceOp.AVG)  # FSDP1's way: in place
+    dist.reduce_scatter_tensor(whole.chunk(size())[rank()], whole, dist.ReduceOp.AVG)  # FSDP1's way: in place
     torch.testing.assert_close(whole.chunk(size())[rank()], output / size())
     output = torch.empty(2, 3)
     dist.reduce_scatter(output, list(given(rank(), 2 * size(), 3).chunk(size())))

@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent.parent
 CHECKS = Path(__file__).with_name("backend_checks.py")
 
 
@@ -130,10 +132,16 @@ def test_a_killed_rank_is_named_in_backward_and_by_an_error_that_is_torchs_too(
     second.communicate(timeout=60)
 
 
-def test_a_script_of_torchruns_needs_one_line(tmp_path: Path) -> None:
+def test_a_script_of_torchruns_runs_unchanged_where_phalanx_is_installed(tmp_path: Path) -> None:
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["torch.backends"]
+    installed = tmp_path / "phalanx_ml-0.dist-info"  # as pip writes it: the checkout's own may be older
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: phalanx-ml\nVersion: 0\n")
+    lines = "".join(f"{name} = {where}\n" for name, where in points.items())
+    (installed / "entry_points.txt").write_text(f"[torch.backends]\n{lines}")
     script = tmp_path / "script.py"
     script.write_text(
-        "import torch, torch.distributed as dist, phalanx.collectives\n"
+        "import torch, torch.distributed as dist\n"
         'dist.init_process_group("phalanx")\n'
         "tensor = torch.tensor([dist.get_rank() + 1.0])\n"
         "dist.all_reduce(tensor)\n"
@@ -142,7 +150,7 @@ def test_a_script_of_torchruns_needs_one_line(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,

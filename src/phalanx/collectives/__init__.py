@@ -1,6 +1,6 @@
 """How processes agree: groups, their operations, and who is in them. Knows no models."""
 
-from phalanx.collectives.backend import register
+from phalanx.autoload import register
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
 from phalanx.collectives.group import Group, Handle, join
 from phalanx.collectives.membership import Membership

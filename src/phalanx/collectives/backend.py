@@ -1,39 +1,29 @@
 """torch.distributed's backend "phalanx": what runs over torch.distributed runs over our transports, unchanged.
 
-    import phalanx.collectives                            # makes the name known
     torch.distributed.init_process_group("phalanx")
 
-The ranks of a group tell each other their hosts in its store, and `connect` decides as it does for our own groups.
-Knows nothing of operations.
+`phalanx.autoload` makes the name known. The ranks of a group tell each other their hosts in its store, and `connect`
+decides as it does for our own groups. Knows nothing of operations.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch.distributed as dist
+from phalanx.autoload import NAME
+from phalanx.collectives.connect import Party, connect, parse_choice
+from phalanx.collectives.errors import CollectiveTimeout
+from phalanx.collectives.identity import Identity
+from phalanx.collectives.process_group import ProcessGroupPhalanx
+from phalanx.collectives.watch import watch
 
-if TYPE_CHECKING:
-    from phalanx.collectives.process_group import ProcessGroupPhalanx
-
-NAME = "phalanx"
 _SECOND = timedelta(seconds=1)
 
 
-def register() -> None:
-    """Make the name known to torch.distributed. Nothing is loaded, compiled or connected before a group is made."""
-    if dist.is_available() and NAME not in dist.Backend.backend_list:
-        dist.Backend.register_backend(NAME, _create, extended_api=True, devices=["cpu"])
-
-
-def _create(group: Any, _: object) -> ProcessGroupPhalanx:
-    """Called by torch on every rank of a new group, with c10d's DistributedBackendOptions. Raises CollectiveError."""
-    from phalanx.collectives.connect import Party, connect, parse_choice
-    from phalanx.collectives.process_group import ProcessGroupPhalanx
-    from phalanx.collectives.watch import watch
-
+def create(group: Any) -> ProcessGroupPhalanx:
+    """The group that c10d's DistributedBackendOptions describe; collective over its ranks. Raises CollectiveError."""
     timeout_s = group.timeout / _SECOND
     party = Party(
         group.store,
@@ -54,9 +44,6 @@ def _create(group: Any, _: object) -> ProcessGroupPhalanx:
 
 def _hosts(group: Any, timeout_s: float) -> list[list[int]]:
     """The ranks of each host, as the ranks themselves say. Raises CollectiveTimeout naming those that do not come."""
-    from phalanx.collectives.errors import CollectiveTimeout
-    from phalanx.collectives.identity import Identity
-
     keys = [f"host/{rank}" for rank in range(group.group_size)]
     group.store.set(keys[group.group_rank], Identity.own(os.environ.get("PHALANX_HOST", "")).host)
     try:

@@ -437,7 +437,7 @@ def _ours(tensor: Tensor) -> bool:
 def _how(op: Any) -> dict[str, Any] | None:
     """Arguments of a transport's reduction; None for one that it does not have (bitwise)."""
     if hash(op) == _PREMULTIPLIED:
-        return {"op": "sum", "prescale": float(op.factor)}
+        return {"op": "sum", "prescale": float(op.__getstate__()[1])}  # torch 2.11 has no op.factor
     known = _OPS.get(hash(op))
     return None if known is None else {"op": known}
 
