@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -17,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.collectives import CollectiveError, CollectiveTimeout, Membership
+from phalanx.collectives import CollectiveError, CollectiveTimeout, Membership, PeerLost
 from phalanx.collectives.identity import Identity
 from phalanx.collectives.launchers import Address
-from phalanx.collectives.membership import Cause, Place, Register, place_among
+from phalanx.collectives.membership import Place, Register, place_among
 
 
 def test_the_token_is_read_from_torchruns_variables():
@@ -157,22 +156,6 @@ def has_signed_in(member: Membership) -> bool:
     return member.rendezvous.exists() and b"member/0" in member.rendezvous.read_bytes()
 
 
-def test_the_first_cause_stays(tmp_path):
-    first, second, third = meet(*in_file(tmp_path, ["", "", ""]))
-    second.say_goodbye("its disk is full")
-    assert third.lost() == Cause((1,), "rank 1: its disk is full")
-    third.say_goodbye("it lost rank 1")
-    assert first.lost() == Cause((1,), "rank 1: its disk is full")
-
-
-def test_a_member_without_a_cause_is_not_made_one(tmp_path):
-    """All live: nobody knows why a connection broke, and who leaves because of it is not to blame."""
-    first, second = meet(*in_file(tmp_path, ["", ""]))
-    silent = f"a connection to another rank broke; nothing was heard since of rank 1 (pid {os.getpid()})"
-    assert first.lost(patience_s=0.0) == Cause((), silent)
-    assert second.lost(patience_s=0.0) == Cause((), "a connection to another rank broke")
-
-
 def test_an_identity_is_gone_when_its_process_is(tmp_path):
     child = subprocess.Popen(["sleep", "600"])
     own = Identity.own()
@@ -260,20 +243,21 @@ def test_they_meet_again_over_one_port(free_port):
     assert in_processes(over_tcp(free_port), do) == [[[0, 1]], [[0, 1]]]
 
 
-def test_rank_0_that_ended_with_the_store_is_named(free_port):
-    def do(register: Register) -> object:
-        if register.place().local_rank == 0:
-            register.store.get("is there")
-            os.kill(os.getpid(), signal.SIGKILL)
-        register.store.set("is there", "")
-        while not register.gone():
+def test_a_store_that_ends_while_they_meet_is_rank_0_lost(free_port):
+    first, second, _ = over_tcp(free_port, 3)
+    context = multiprocessing.get_context("fork")
+    holder = context.Process(target=lambda: Register(first).meet(60.0))
+    holder.start()
+    with ThreadPoolExecutor(1) as threads:
+        register = Register(second)
+        meeting = threads.submit(register.meet, 60.0)
+        while not hasattr(register, "store"):
             time.sleep(0.01)
-        return register.lost()
-
-    _, theirs = in_processes(over_tcp(free_port), do)
-    assert isinstance(theirs, Cause)
-    assert theirs.ranks == (0,)
-    assert "which held the register, ended" in theirs.text
+        holder.kill()
+        with pytest.raises(PeerLost, match=f"the register at 127.0.0.1:{free_port} went away") as raised:
+            meeting.result(30)
+        assert raised.value.ranks == (0,)
+    holder.join()
 
 
 def test_rank_0_that_does_not_come_is_named(free_port):

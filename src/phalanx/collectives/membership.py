@@ -1,8 +1,7 @@
 """Who is in the group: the token a launcher hands to a worker, and the register in which workers find each other.
 
 The register lies in a store (see `rendezvous`). Each member writes down its process and its host, so that all know
-who shares memory with whom, and so that a broken connection can later be given a name.
-Knows nothing of tensors; `group` moves them.
+who shares memory with whom. Knows nothing of tensors; `group` moves them.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from phalanx.collectives.launchers import Address, meeting_point, number, told_b
 from phalanx.collectives.rendezvous import meet_at
 
 _STORE_GONE = (DistNetworkError, DistStoreError)  # what torch says when nobody answers
-_FEW = 4  # ranks that a message names
 _LEAVING_S = 5.0  # how long rank 0 keeps the store for members that have not left yet
 
 
@@ -98,20 +96,8 @@ def place_among(hosts: list[list[int]], rank: int) -> Place:
     return Place(local, len(mine), column.index(rank), len(column))
 
 
-@dataclass(frozen=True)
-class Cause:
-    """Why the group broke, in the words of the first that knew. `ranks`: who is lost or gave up; (): unknown."""
-
-    ranks: tuple[int, ...]
-    text: str
-
-
 class Register:
-    """The members' process identities, and the one cause that broke the group.
-
-    A member that loses another ends too, and would look like a second victim to whoever looks later. So the
-    first to know writes the cause down before it leaves, and all others repeat it.
-    """
+    """The members and their hosts. What goes wrong after they have met is the transport's to say."""
 
     store: Store  # of this forming of the group, for transports; from `meet` on
     address: str  # of this host in the network of the members; "" for those of one host
@@ -155,15 +141,14 @@ class Register:
             elif self.store.check(["outcome"]):
                 outcome = self.store.get("outcome")
             elif time.monotonic() > deadline:
-                missing = tuple(rank for rank in ranks if not self.store.check([keys[rank]]))
-                late = Cause(missing, f"rank {', '.join(map(str, missing))} did not join within {timeout_s:g} s")
-                outcome = self.store.compare_set("outcome", "", _as_json(late))
+                missing = [rank for rank in ranks if not self.store.check([keys[rank]])]
+                text = f"rank {', '.join(map(str, missing))} did not join within {timeout_s:g} s"
+                outcome = self.store.compare_set("outcome", "", json.dumps({"missing": missing, "text": text}))
             else:
                 time.sleep(0.005)
                 continue
             break
-        if outcome != b"formed":
-            raise self._not_formed(_as_cause(outcome))
+        self._accept(outcome)
         self._members = [Identity(**json.loads(self.store.get(key))) for key in keys]
 
     def hosts(self) -> list[list[int]]:
@@ -180,50 +165,6 @@ class Register:
         """Of this member."""
         return place_among(self.hosts(), self._me.rank)
 
-    def name(self, rank: int) -> str:
-        """`rank 3 (pid 4711)`, with its host if it is another."""
-        return f"rank {rank} ({self._members[rank]})"
-
-    def pid(self, rank: int) -> int:
-        return self._members[rank].pid
-
-    def gone(self, patience_s: float = 1.0) -> list[int]:
-        """Ranks of this machine whose process has ended or is ending; waits `patience_s` for the first to show."""
-        deadline = time.monotonic() + patience_s
-        while True:
-            found = [rank for rank, member in enumerate(self._members) if rank != self._me.rank and member.is_gone()]
-            if found or time.monotonic() > deadline:
-                return found
-            time.sleep(0.01)
-
-    def say_goodbye(self, reason: str) -> None:
-        """Tell the others why this member leaves; unheard if the group was broken before."""
-        try:
-            self._write_down(Cause((self._me.rank,), f"rank {self._me.rank}: {reason}"))
-        except _STORE_GONE:
-            return  # whoever held the store has left: there is nobody to hear it here
-
-    def lost(self, patience_s: float = 1.0) -> Cause:
-        """Why a connection broke: what was written down, else who of this machine has ended, else that nobody knows.
-
-        From now on this member counts as one that leaves because of a loss: nobody will take it for the loss.
-        """
-        deadline = time.monotonic() + patience_s
-        try:
-            self.store.set(f"survivor/{self._me.rank}", "")
-            while True:
-                if written := self._written():
-                    return written
-                gone = [rank for rank in self.gone(patience_s=0) if not self.store.check([f"survivor/{rank}"])]
-                if gone:
-                    names = ", ".join(f"{self.name(rank)} ended" for rank in gone)
-                    return self._write_down(Cause(tuple(gone), names))
-                if time.monotonic() > deadline:
-                    return Cause((), f"a connection to another rank broke{self._silent()}")
-                time.sleep(0.01)
-        except _STORE_GONE:
-            return self._lost_store()
-
     def close(self) -> None:
         """Sign out. Rank 0, if it holds the store, waits a little for those who may still need it."""
         others = [rank for rank in range(self._me.size) if rank != self._me.rank]
@@ -233,9 +174,8 @@ class Register:
                 return
             deadline = time.monotonic() + _LEAVING_S
             while time.monotonic() < deadline:
-                lost = set(written.ranks) if (written := self._written()) else set()
-                staying = [rank for rank in others if rank not in lost and not self._members[rank].is_gone()]
-                if self.store.check([f"left/{rank}" for rank in staying]):
+                staying = [rank for rank in others if not self._members[rank].is_gone()]
+                if not staying or self.store.check([f"left/{rank}" for rank in staying]):
                     return
                 time.sleep(0.01)
         except _STORE_GONE:
@@ -250,25 +190,20 @@ class Register:
         """Whether rank 0's process is the store: if it ends, nothing can be read or written."""
         return isinstance(self._me.rendezvous, Address) and not self._me.rendezvous.held_by_agent
 
-    def _lost_store(self) -> Cause:
-        if self._holds_store and self._me.rank != 0:
-            return Cause((0,), f"{self.name(0)}, which held the register, ended")
-        return Cause((), "a connection to another rank broke, and the register does not answer")
-
-    def _silent(self) -> str:
-        """Who has not noticed that the group broke: whoever died on another machine is among them."""
-        others = (rank for rank in range(self._me.size) if rank != self._me.rank)
-        silent = [rank for rank in others if not self.store.check([f"survivor/{rank}"])]
-        if not 0 < len(silent) <= _FEW:
-            return ""
-        return f"; nothing was heard since of {', '.join(map(self.name, silent))}"
-
-    def _not_formed(self, cause: Cause) -> CollectiveError:
-        if not cause.ranks:
-            remedy = "start every rank once, and again only with a new PHALANX_GENERATION"
-            return CollectiveError(cause.text, where=self._where, remedy=remedy)
-        remedy = "look at the log of that rank, or whether its process was started"
-        return CollectiveTimeout(cause.text, missing=cause.ranks, where=self._where, remedy=remedy)
+    def _accept(self, outcome: bytes) -> None:
+        """Return if the group is formed. Raises what was decided instead, whoever decided it."""
+        if outcome == b"formed":
+            return
+        told = json.loads(outcome)
+        if told["missing"]:
+            raise CollectiveTimeout(
+                told["text"],
+                missing=tuple(told["missing"]),
+                where=self._where,
+                remedy="look at the log of that rank, or whether its process was started",
+            )
+        remedy = "start every rank once, and again only with a new PHALANX_GENERATION"
+        raise CollectiveError(told["text"], where=self._where, remedy=remedy)
 
     def _refuse_twins(self, before: Store, forming: int) -> None:
         """Who comes again while others still wait in its last forming is not the same process: two have one rank."""
@@ -278,22 +213,5 @@ class Register:
         twins = Identity.own().on_node()
         if before.check([f"member/{rank}"]):
             twins = f"{Identity(**json.loads(before.get(f'member/{rank}'))).on_node()}, and {twins}"
-        outcome = before.compare_set("outcome", "", _as_json(Cause((), f"there are two of rank {rank}: {twins}")))
-        if outcome != b"formed":
-            raise self._not_formed(_as_cause(outcome))
-
-    def _write_down(self, cause: Cause) -> Cause:
-        """The first cause stays, whoever writes it."""
-        return _as_cause(self.store.compare_set("cause", "", _as_json(cause)))
-
-    def _written(self) -> Cause | None:
-        return _as_cause(self.store.get("cause")) if self.store.check(["cause"]) else None
-
-
-def _as_json(cause: Cause) -> str:
-    return json.dumps(asdict(cause))
-
-
-def _as_cause(written: bytes) -> Cause:
-    fields = json.loads(written)
-    return Cause(tuple(fields["ranks"]), fields["text"])
+        text = f"there are two of rank {rank}: {twins}"
+        self._accept(before.compare_set("outcome", "", json.dumps({"missing": [], "text": text})))
