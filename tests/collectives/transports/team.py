@@ -143,6 +143,11 @@ def _run(program: Callable[..., None], seat: Seat, *arguments: object) -> None:
             seat.say(Failure(type(error).__name__, tuple(named), error.message, time.monotonic()))
 
 
+def left_by(pids: list[int]) -> list[str]:
+    """Names in /dev/shm of buffers that these made."""
+    return sorted(name for name in os.listdir("/dev/shm") for pid in pids if name.startswith(f"phalanx-{pid}-"))
+
+
 def teams(folder: Path) -> Iterator[Team]:
     """The body of a fixture."""
     library()  # compiled now: no rank waits for it while others count the time
