@@ -78,7 +78,7 @@ class SharedMemory(Transport):
             raise CollectiveError(
                 f"cannot open the shared buffer of rank 0: {problem.strerror}",
                 where=f"rank {rank} of {size}",
-                remedy="ranks that share memory must run as one user in one mount namespace",
+                remedy="run all ranks as one user in one mount namespace, and start them before the others give up",
             ) from problem
         try:
             self._group = self._c.ph_open(
