@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from phalanx.collectives import counters, flight, hang, whereabouts
-from phalanx.collectives.errors import CollectiveError
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
 from phalanx.collectives.transports.transport import RankState, Record, Transport
 from phalanx.events import Sink
 from phalanx.foundation import StorageError
@@ -243,9 +243,9 @@ def _known(part: flight.Part, state: RankState) -> list[Record]:
 
 
 def why_it_ends() -> str:
-    """The error that nobody caught, for those who leave at the end of a process; "": none, or one of a broken group."""
+    """The error that nobody caught, for those who leave at the end of a process; "": none, or one the others share."""
     error = getattr(sys, "last_value", None)
-    if error is None or isinstance(error, CollectiveError):
+    if error is None or isinstance(error, PeerLost | CollectiveTimeout | Mismatch):
         return ""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
