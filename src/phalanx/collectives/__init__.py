@@ -2,7 +2,8 @@
 
 from phalanx.autoload import register
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
-from phalanx.collectives.group import Group, Handle, join
+from phalanx.collectives.group import Group, join
+from phalanx.collectives.handle import Handle
 from phalanx.collectives.membership import Membership
 from phalanx.collectives.transports.transport import ReduceOp
 from phalanx.collectives.watch import dump_flight_recorder, report_to

@@ -14,6 +14,11 @@ BUCKET_BYTES = 64 << 20  # where a buffer's allocation and copies begin to cost 
 _ALIGNED = 16  # bytes: every dtype may begin there
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Its memory is its values in order."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
 def buckets(tensors: Sequence[torch.Tensor], limit_bytes: int = BUCKET_BYTES) -> Iterator[list[int]]:
     """Indices of tensors to send as one: same dtype and device, at most `limit_bytes` together, in their order."""
     open_: dict[tuple[torch.dtype, torch.device], tuple[list[int], int]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -21,44 +21,12 @@ from phalanx.collectives import fusion, objects, sparse, watch
 from phalanx.collectives.compression import Compression
 from phalanx.collectives.connect import Party, connect, parse_choice
 from phalanx.collectives.errors import CollectiveError, Mismatch
+from phalanx.collectives.handle import Handle
 from phalanx.collectives.membership import Membership, Place, Register, place_among
 from phalanx.collectives.transports.alone import Alone
 from phalanx.collectives.transports.transport import ReduceOp, Transport
 
 T = TypeVar("T")
-Other = TypeVar("Other")
-
-
-class Handle(Generic[T]):
-    """An operation under way. Its tensor is ready, and may be touched, when `wait` has returned."""
-
-    def __init__(self, transport: Transport, tickets: Sequence[int], finish: Callable[[], T]) -> None:
-        self._transport = transport
-        self._tickets = list(tickets)
-        self._finish: Callable[[], T] | None = finish
-        self._result: T | None = None
-
-    def poll(self) -> bool:
-        """Whether `wait` would return, or raise, at once."""
-        return all(self._transport.done(ticket) for ticket in self._tickets)
-
-    def wait(self) -> None:
-        """Return when the operation is done. Raises CollectiveError (PeerLost, CollectiveTimeout, Mismatch)."""
-        self.synchronize()
-
-    def then(self, convert: Callable[[T], Other]) -> Handle[Other]:
-        """This operation with another form of its result."""
-        return Handle(self._transport, self._tickets, lambda: convert(self.synchronize()))
-
-    def synchronize(self) -> T:
-        """Wait as `wait` does; the result."""
-        while self._tickets:
-            self._transport.wait(self._tickets[0])
-            del self._tickets[0]
-        if self._finish is not None:
-            self._result = self._finish()
-            self._finish = None
-        return self._result  # type: ignore[return-value]  # None is a result of `finish` only
 
 
 class Group:
@@ -170,7 +138,10 @@ class Group:
     ) -> tuple[int, Callable[[], None]]:
         """Reduce `parts` as one: the ticket, and what is to be done when it is done to have `results`."""
         direct = (
-            len(parts) == 1 and _is_plain(parts[0]) and _is_plain(results[0]) and parts[0].dtype == results[0].dtype
+            len(parts) == 1
+            and fusion.is_plain(parts[0])
+            and fusion.is_plain(results[0])
+            and parts[0].dtype == results[0].dtype
         )
         flat = parts[0] if direct else fusion.pack(parts)
         ticket = self.transport.allreduce(
@@ -316,7 +287,7 @@ class Group:
         tickets, flats = [], []
         for indices in fusion.buckets(results):
             parts = [results[index] for index in indices]
-            direct = len(parts) == 1 and _is_plain(parts[0])
+            direct = len(parts) == 1 and fusion.is_plain(parts[0])
             flat = parts[0] if direct else fusion.pack(parts)
             tickets.append(self.transport.broadcast(flat, root, name=name, asynchronous=asynchronous))
             if not direct and self.rank != root:
@@ -376,9 +347,8 @@ class Group:
                 f"alltoall {name}: {list(tensor.shape)} has no {self.size} equal parts", remedy="give splits"
             )
         rows = [tensor.shape[0] // self.size] * self.size if splits is None else list(splits)
-        ticket = self.transport.alltoall_ragged(
-            tensor.detach().contiguous(), rows, name=name, asynchronous=asynchronous
-        )
+        data = tensor.detach().contiguous()
+        ticket = self.transport.alltoall_ragged(data, rows, name=name, asynchronous=asynchronous)
         return Handle(self.transport, [ticket], lambda: self.transport.take(ticket))
 
     def _gather_rows(self, tensor: torch.Tensor, name: str, asynchronous: bool) -> int:
@@ -468,7 +438,7 @@ class Group:
             register.close()
 
     def _refuse_strangers(self, root: int, what: str) -> None:
-        if not 0 <= root < self.size:
+        if root not in range(self.size):
             raise CollectiveError(f"{what}: there is no rank {root} in a group of {self.size}", where=self._where)
 
     @property
@@ -483,11 +453,6 @@ class _How:
     prescale: float
     postscale: float
     asynchronous: bool
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Its memory is its values in order."""
-    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _leave(transport: Transport) -> None:
