@@ -45,6 +45,17 @@ def test_two_workers_say_what_they_did(uninterrupted):
     assert losses[-1] < losses[0] - 0.3, "it learns"
 
 
+def test_operations_become_rows_with_what_they_moved_and_how_long_it_took(uninterrupted):
+    for rank in (0, 1):
+        rows = [row for row in uninterrupted.rows("collectives", rank=rank) if row["name"] == "gradients"]
+        assert len(rows) == 14
+        for row in rows:
+            assert (row["kind"], row["op"], row["ranks"], row["group_name"]) == ("allreduce", "sum", 2, "world")
+            assert row["bytes"] > 0
+            assert row["submitted_ns"] < row["finished_ns"]
+            assert min(row["queued_s"], row["waited_s"], row["ran_s"]) >= 0
+
+
 def test_the_checkpoint_is_enough_to_use_the_model(uninterrupted):
     """Loaded from the checkpoint alone, on the same held-out text, it has the loss that training said."""
     run = uninterrupted
@@ -116,6 +127,8 @@ def test_a_killed_rank_ends_the_other_with_peer_lost(make_run):
     processes[1].kill()
     assert processes[0].wait(20) == EXIT_CODES["peer_lost"]
     assert f"rank 1 (pid {processes[1].pid}) ended" in run.last_words(1, 0)
+    dumps = run.directory / "flight-recorder" / "generation-1"
+    assert {path.name for path in dumps.iterdir()} == {"rank-0", "rank-1"}  # the dead one's by the other
 
 
 def test_a_rank_that_is_stopped_for_a_while_harms_nothing(make_run, uninterrupted):
