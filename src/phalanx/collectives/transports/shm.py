@@ -23,6 +23,7 @@ import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
+from phalanx.collectives.identity import start_ticks
 from phalanx.collectives.transports import library as c
 from phalanx.collectives.transports.reference import refuse_meaningless
 from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
@@ -476,7 +477,7 @@ class SharedMemory(Transport):
 def _make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
     _remove_orphans()
     token = secrets.token_hex(16).encode()
-    maker = f"{os.getpid()}-{_start_ticks(os.getpid())}-{_pid_namespace()}"
+    maker = f"{os.getpid()}-{start_ticks(os.getpid())}-{_pid_namespace()}"
     path = BUFFERS / f"phalanx-{maker}-{secrets.token_hex(16)}"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -497,14 +498,6 @@ def _make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
     return path, token
 
 
-def _start_ticks(pid: int) -> str:
-    """Start time of a process (proc_pid_stat(5), field 22); "" when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def _pid_namespace() -> str:
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
@@ -515,5 +508,5 @@ def _remove_orphans() -> None:
         with contextlib.suppress(OSError, ValueError):
             _, pid, start, namespace, _ = path.name.split("-")
             ours = namespace == _pid_namespace() and path.lstat().st_uid == os.getuid()
-            if ours and _start_ticks(int(pid)) != start:
+            if ours and start_ticks(int(pid)) != start:
                 path.unlink()
