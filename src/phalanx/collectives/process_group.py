@@ -406,6 +406,9 @@ class _Ended:
     def unfinished(self) -> list[object]:
         return []
 
+    def done(self, ticket: int) -> bool:
+        return True
+
     def abort(self, reason: str) -> None:
         return None
 
