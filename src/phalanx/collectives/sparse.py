@@ -24,7 +24,7 @@ def add_up(
     values = [value for _, value in parts]
     dtype = values[0].dtype
     if not indices.shape[1]:
-        return torch.sparse_coo_tensor(indices, values[0], shape, is_coalesced=True)
+        return torch.sparse_coo_tensor(indices, values[0], shape, is_coalesced=True, check_invariants=False)
     narrow = dtype.is_floating_point and dtype not in _EXACT
     unique, place = torch.unique(indices, dim=1, return_inverse=True)
     total = torch.zeros((unique.shape[1], *values[0].shape[1:]), dtype=torch.float32 if narrow else dtype)
@@ -37,4 +37,4 @@ def add_up(
         total = total / divisor if exact else torch.div(total, divisor, rounding_mode="trunc")
     if scale != 1.0:
         total = total * scale
-    return torch.sparse_coo_tensor(unique, total.to(dtype), shape, is_coalesced=True)
+    return torch.sparse_coo_tensor(unique, total.to(dtype), shape, is_coalesced=True, check_invariants=False)

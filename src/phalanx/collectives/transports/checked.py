@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -284,7 +285,7 @@ class Checked(InOrder):
         how = headers[present[0]]
         if how.kind == "barrier":
             return
-        empty = torch.empty(0, dtype=dtype_of(how))
+        empty = torch.empty(0, dtype=dtype_of(how), device=how.device)
         if how.kind == "allgather_ragged":
             row_bytes = empty.new_empty((1, *how.shape[1:])).nbytes
             sizes = [0 if other.joined else other.shape[0] * row_bytes for other in headers]
@@ -327,6 +328,8 @@ class Checked(InOrder):
     ) -> int:
         if tensor is not None and not tensor.is_contiguous():
             raise CollectiveError(f"{header.in_words()}: the tensor is not contiguous", where=self._where)
+        if tensor is not None and tensor.device.type != "cpu":
+            header = replace(header, device=tensor.device.type)
         return self._submit(header, 0 if tensor is None else tensor.nbytes, run, asynchronous=asynchronous)
 
     def _pieces(

@@ -36,6 +36,7 @@ class Header:
     postscale: float = 1.0
     pieces: str = ""  # a digest where the caller gave counts
     name: str = ""
+    device: str = "cpu"
 
     @property
     def joined(self) -> bool:
@@ -52,7 +53,7 @@ class Header:
 
     def _json(self, name: str) -> str:
         fields = [self.kind, self.op, self.dtype, self.shape, self.root, self.prescale, self.postscale, self.pieces]
-        return json.dumps([*fields, name], separators=(",", ":"))
+        return json.dumps([*fields, name, self.device], separators=(",", ":"))
 
     @classmethod
     def decode(cls, data: bytes) -> Header:
@@ -64,6 +65,8 @@ class Header:
         parts = [self.kind.removesuffix("_ragged"), self.op]
         if self.dtype:
             parts.append(f"{self.dtype}[{', '.join(map(str, self.shape))}]")
+        if self.device != "cpu":
+            parts.append(f"on {self.device}")
         if self.root >= 0:
             parts.append(f"root {self.root}")
         if (self.prescale, self.postscale) != (1.0, 1.0):
@@ -77,7 +80,13 @@ class Header:
         shape = self.shape
         if self.kind.endswith("_ragged"):
             shape = (-1, *shape[1:])
-        return self.kind, self.op, self.dtype, shape, self.root, self.prescale, self.postscale, self.pieces, self.name
+        scales = self.prescale, self.postscale
+        return self.kind, self.op, self.dtype, shape, self.root, scales, self.pieces, self.name, self.device
+
+    @property
+    def joinable(self) -> bool:
+        """Whether ranks without data can take part. NCCL cannot leave a rank out, and zeros are right in sums only."""
+        return self.kind in _JOINABLE and (self.device == "cpu" or self.op in ("", "sum", "average"))
 
 
 def describe(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
@@ -100,7 +109,7 @@ def refuse_mismatch(headers: Sequence[Header], names: Sequence[int], sequence: i
     for rank, header in enumerate(headers):
         calls.setdefault(header._signature(), []).append(rank)
     joined = any(header.joined for header in headers)
-    if len(calls) - joined <= 1 and not (joined and any(header.kind not in _JOINABLE for header in headers)):
+    if len(calls) - joined <= 1 and not (joined and not all(header.joinable for header in headers)):
         return
     why = "the ranks called different operations"
     if len(calls) - joined <= 1:

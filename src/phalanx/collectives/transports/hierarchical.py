@@ -81,7 +81,7 @@ class Hierarchical(Torch):
     def _reduce_all(
         self, call: Call, output: torch.Tensor, tensor: torch.Tensor | None, how: Header, present: Sequence[int]
     ) -> None:
-        if tensor is None or len(present) < self.size:
+        if tensor is None or tensor.is_cuda or len(present) < self.size:
             super()._reduce_all(call, output, tensor, how, present)
             return
         on_host, across = _levels(how, tensor)
@@ -106,7 +106,7 @@ class Hierarchical(Torch):
         how: Header,
         present: Sequence[int],
     ) -> None:
-        if tensor is None or len(present) < self.size:
+        if tensor is None or tensor.is_cuda or len(present) < self.size:
             super()._reduce_pieces(call, output, tensor, counts, how, present)
             return
         on_host, across = _levels(how, tensor)
@@ -120,6 +120,8 @@ class Hierarchical(Torch):
         self._combine_across(call, output.view(-1), sums, wanted, across)
 
     def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
+        if data.is_cuda:
+            return super()._gather_bytes(call, sizes, data)
         column = self._gather_across(call, [sizes[ranks[self._local.rank]] for ranks in self._hosts], data)
         ticket = 0
 
@@ -135,6 +137,9 @@ class Hierarchical(Torch):
         return torch.cat([parts[order.index(rank)] for rank in range(self.size)])
 
     def _broadcast_bytes(self, call: Call, data: torch.Tensor, root: int) -> None:
+        if data.is_cuda:
+            super()._broadcast_bytes(call, data, root)
+            return
         host = next(number for number, ranks in enumerate(self._hosts) if root in ranks)
         number = self._hosts[host].index(root)
         if self._local.rank == number:

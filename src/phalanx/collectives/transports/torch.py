@@ -3,12 +3,13 @@
 On gloo, ranks only exchange bytes; what they add up, they add up themselves (`combine`), so that every dtype works
 and the order of sums is the documented one: rank order. Two exchanges a large reduction, 2(n-1)/n of its bytes sent
 and received by each rank (as a ring's; Patarasuk & Yuan 2009); one exchange a small one. Every operation begins
-with an exchange of headers, one round trip: see `checked`. Knows nothing of hosts.
+with an exchange of headers, one round trip: see `checked`. Tensors of a GPU are NCCL's (`nccl`), after headers over
+gloo. Knows nothing of hosts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
@@ -17,7 +18,8 @@ from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.checked import Checked, as_bytes
 from phalanx.collectives.transports.gloo import Gloo
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
-from phalanx.collectives.transports.ordered import Call
+from phalanx.collectives.transports.nccl import Nccl, on_stream_of_caller
+from phalanx.collectives.transports.ordered import Call, Gathered
 from phalanx.collectives.transports.peers import Peers
 from phalanx.collectives.transports.reduction import combine
 from phalanx.collectives.transports.transport import RankState
@@ -57,6 +59,9 @@ class Torch(Checked):
             operation_timeout_s=operation_timeout_s,
         )
         self.peers.learn()
+        self._store = store
+        self._limit_s = operation_timeout_s
+        self._gpus: Nccl | None = None
 
     def _exchange(self, call: Call, header: Header) -> list[Header]:
         mine = header.encode()
@@ -71,6 +76,9 @@ class Torch(Checked):
     def _reduce_all(
         self, call: Call, output: torch.Tensor, tensor: torch.Tensor | None, how: Header, present: Sequence[int]
     ) -> None:
+        if output.is_cuda:
+            self._nccl().reduce_all(output, tensor, how)
+            return
         into, data = output.view(-1), None if tensor is None else tensor.view(-1)
         if self.size * output.nbytes <= SMALL:
             sizes = [output.nbytes if rank in present else 0 for rank in range(self.size)]
@@ -96,6 +104,9 @@ class Torch(Checked):
         how: Header,
         present: Sequence[int],
     ) -> None:
+        if output.is_cuda:
+            self._nccl().reduce_pieces(output, tensor, counts, how)
+            return
         width = output.dtype.itemsize
         rows = torch.empty(len(present) * counts[self.rank], dtype=output.dtype)
         received = [counts[self.rank] * width if rank in present else 0 for rank in range(self.size)]
@@ -106,6 +117,8 @@ class Torch(Checked):
             combine_present(rows.view(len(present), -1), how, self.size, output)
 
     def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
+        if data.is_cuda:
+            return self._nccl().gather(sizes, data)
         output = torch.empty(sum(sizes), dtype=torch.uint8)
         self._gather_into(call, output, sizes, data)
         return output
@@ -117,16 +130,41 @@ class Torch(Checked):
     def _exchange_bytes(
         self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
     ) -> None:
-        self._gloo.alltoall(call, output, data, received, sent)
+        if data.is_cuda:
+            self._nccl().alltoall(output, data, received, sent)
+        else:
+            self._gloo.alltoall(call, output, data, received, sent)
 
     def _broadcast_bytes(self, call: Call, data: torch.Tensor, root: int) -> None:
-        self._gloo.broadcast(call, data, root)
+        if data.is_cuda:
+            self._nccl().broadcast(data, root)
+        else:
+            self._gloo.broadcast(call, data, root)
+
+    def _do(
+        self,
+        header: Header,
+        tensor: torch.Tensor | None,
+        run: Callable[[Call], Gathered | None],
+        asynchronous: bool,
+    ) -> int:
+        if tensor is not None and tensor.is_cuda:
+            run = on_stream_of_caller(tensor.device, run)
+        return super()._do(header, tensor, run, asynchronous)
+
+    def _nccl(self) -> Nccl:
+        """Connected with the first tensor of a GPU, which comes to all ranks in the same operation."""
+        if self._gpus is None:
+            self._gpus = Nccl(self._store, self.rank, self.size, self._limit_s)
+        return self._gpus
 
     def _give_up(self, reason: str) -> None:
         self.peers.give_up(reason)
 
     def _shut(self, error: CollectiveError) -> None:
         self._gloo.close()
+        if self._gpus is not None:
+            self._gpus.close()
 
     def states(self) -> list[RankState]:
         return self.peers.states()
