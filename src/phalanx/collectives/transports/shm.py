@@ -7,11 +7,8 @@ Knows nothing of hosts or process sets: the caller says who is here.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import os
-import secrets
 import time
 import weakref
 from collections import deque
@@ -23,14 +20,12 @@ import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
-from phalanx.collectives.identity import start_ticks
 from phalanx.collectives.transports import library as c
+from phalanx.collectives.transports.buffer import BUFFERS, make_buffer
 from phalanx.collectives.transports.reference import refuse_meaningless
 from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
 from phalanx.foundation import BuildError
-from phalanx.foundation.words import size_in_words
 
-BUFFERS = Path("/dev/shm")
 AREA = 4 << 20  # bytes of staging a rank
 SMALL = 16 << 10  # bytes that travel with the arrival
 LARGE = 8 << 20  # results from here on are written past the caches
@@ -115,7 +110,7 @@ class SharedMemory(Transport):
         """Its path and the token that its owner wrote into it."""
         if self.rank == 0:
             try:
-                path, token = _make_buffer(self._c, size)
+                path, token = make_buffer(self._c, size)
             except CollectiveError as error:
                 store.set("buffer", "!" + error.message)
                 raise
@@ -472,41 +467,3 @@ class SharedMemory(Transport):
     def say_whereabouts(self, text: str) -> None:
         if self._close.alive:
             self._c.ph_say_where(self._pointer, text.encode()[-1000:])
-
-
-def _make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
-    _remove_orphans()
-    token = secrets.token_hex(16).encode()
-    maker = f"{os.getpid()}-{start_ticks(os.getpid())}-{_pid_namespace()}"
-    path = BUFFERS / f"phalanx-{maker}-{secrets.token_hex(16)}"
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, size)  # now, not by SIGBUS in the middle of an operation
-            if lib.ph_create(fd, token):
-                raise OSError(errno.ENOMEM, "cannot map it")
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise CollectiveError(
-            f"no shared buffer of {size_in_words(size)} in {BUFFERS}: {error.strerror}",
-            remedy="make it larger (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm)",
-        ) from error
-    return path, token
-
-
-def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").stat().st_ino)
-
-
-def _remove_orphans() -> None:
-    """Buffers of this user whose maker died before all had joined; of makers whose pids mean something here."""
-    for path in BUFFERS.glob("phalanx-*-*-*-*"):
-        with contextlib.suppress(OSError, ValueError):
-            _, pid, start, namespace, _ = path.name.split("-")
-            ours = namespace == _pid_namespace() and path.lstat().st_uid == os.getuid()
-            if ours and start_ticks(int(pid)) != start:
-                path.unlink()
