@@ -24,8 +24,8 @@ def names(group: str) -> list[str]:
     return [line.split("(")[0].removeprefix("def ") for line in functions]
 
 
-def run_checks(groups: str, size: int, where: Path, **extra: str) -> dict[str, str]:
-    """For each check that was run: "", or what went wrong on the first rank where something did."""
+def run_checks(groups: str, size: int, where: Path, *, hosts: int = 1, **extra: str) -> dict[str, str]:
+    """On `hosts` that are so by name only. For each check that was run: "", or what went wrong on the first rank where something did."""
     environment = os.environ | {
         "WORLD_SIZE": str(size),
         "PHALANX_RENDEZVOUS": str(where / "rendezvous"),
@@ -36,7 +36,7 @@ def run_checks(groups: str, size: int, where: Path, **extra: str) -> dict[str, s
     ranks = [
         subprocess.Popen(
             [sys.executable, str(CHECKS), str(where / "results"), *groups.split()],
-            env=environment | {"RANK": str(rank)} | extra,
+            env=environment | {"RANK": str(rank), "PHALANX_HOST": f"host-{rank * hosts // size}"} | extra,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -97,6 +97,14 @@ def test_all_of_it_runs_with_torchs_debugging_and_compiled_by_inductor(tmp_path:
         place = tmp_path / group
         place.mkdir()
         assert run_checks(group, 2, place, **debugging) == dict.fromkeys(names(group), "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "hosts", "transport"), [(4, 2, "auto"), (2, 1, "gloo")])
+def test_all_of_it_runs_over_the_other_transports(tmp_path: Path, size: int, hosts: int, transport: str) -> None:
+    groups = ["operations", "frameworks", "life", "behaviour"]
+    found = run_checks(" ".join(groups), size, tmp_path, hosts=hosts, PHALANX_TRANSPORT=transport)
+    assert found == dict.fromkeys([name for group in groups for name in names(group)], "")
 
 
 @pytest.mark.parametrize("name", names("behaviour"))
