@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(["tests.collectives.jobs", "phalanx.collectives"]
 
 KINDS = [Kind("gloo", 3), Kind("shared-memory", 3), Kind("hierarchical", 4, hosts=2)]
 NAMES = {"gloo": "Torch", "shared-memory": "SharedMemory", "hierarchical": "Hierarchical"}
-# One of no elements, of one, of a few, and one that is too large to travel in one piece (64 KiB).
+# Of no elements, of one, of a few, and some that are too large to travel at once (64 KiB).
 SHAPES = st.one_of(
     st.sampled_from([(), (0,), (1,), (3, 0), (40_003,), (4, 9_000)]),
     st.lists(st.integers(1, 7), min_size=1, max_size=3).map(tuple),
@@ -82,6 +82,12 @@ def test_reductions_equal_the_documented_sum_bit_for_bit(ranks: Crew, case: Case
         wanted = (expected,) * ranks.size
     for result, right in zip(results, wanted, strict=True):
         assert alike(result, right), (result, right)
+
+
+def test_a_reduction_in_several_segments_equals_the_documented_sum(ranks: Crew) -> None:
+    case = Case("allreduce", torch.bfloat16, (5_000_001,), "average", seed=3)
+    expected = levels(ranks, case.inputs(ranks.size), case)
+    assert all(alike(received(answer), expected) for answer in ranks.tell(jobs.on_transport, case))
 
 
 @st.composite

@@ -25,7 +25,7 @@ from phalanx.collectives.transports.checked import as_bytes
 from phalanx.collectives.transports.gloo import Gloo
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
-from phalanx.collectives.transports.torch import SMALL, Torch, combine_present, divided
+from phalanx.collectives.transports.torch import SEGMENT, SMALL, Torch, combine_present, divided
 from phalanx.collectives.transports.transport import Transport
 
 
@@ -91,11 +91,18 @@ class Hierarchical(Torch):
             self._on_host(call, lambda: self._reduce_on_host(sums, data, on_host))
             self._reduce_across(call, into, sums, across)
             return
-        counts = divided(data.numel(), self._local.size)
-        piece = torch.empty(counts[self._local.rank], dtype=data.dtype)
-        self._scatter_on_host(call, piece, data, counts, on_host)
+        step = SEGMENT * self._local.size // data.itemsize
+        for start in range(0, data.numel(), step):
+            self._reduce_part(call, into[start : start + step], data[start : start + step], on_host, across)
+
+    def _reduce_part(
+        self, call: Call, output: torch.Tensor, tensor: torch.Tensor, on_host: Header, across: Header
+    ) -> None:
+        counts = divided(tensor.numel(), self._local.size)
+        piece = torch.empty(counts[self._local.rank], dtype=tensor.dtype)
+        self._scatter_on_host(call, piece, tensor, counts, on_host)
         self._reduce_across(call, piece, piece, across)
-        self._on_host(call, lambda: self._gather_on_host(into, piece, counts))
+        self._on_host(call, lambda: self._gather_on_host(output, piece, counts))
 
     def _reduce_pieces(
         self,

@@ -25,7 +25,7 @@ from phalanx.collectives.transports.reduction import combine
 from phalanx.collectives.transports.transport import RankState
 
 SMALL = 64 << 10  # bytes of all ranks together up to which everybody gets everything: one round trip less
-SEGMENT = 32 << 20  # bytes of an allreduce under way at a time: bounds the memory beside the tensor
+SEGMENT = 4 << 20  # bytes of an allreduce under way at a time: buffers of this size are used again, not mapped anew
 
 
 class Torch(Checked):
