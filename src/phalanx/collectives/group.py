@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from phalanx.collectives import fusion, objects, sparse, watch
 from phalanx.collectives.compression import Compression
 from phalanx.collectives.connect import Party, connect, parse_choice
 from phalanx.collectives.errors import CollectiveError, Mismatch
-from phalanx.collectives.handle import Handle
+from phalanx.collectives.handle import Handle, Reduction
 from phalanx.collectives.membership import Membership, Place, Register, place_among
 from phalanx.collectives.transports.alone import Alone
 from phalanx.collectives.transports.transport import ReduceOp, Transport
@@ -86,7 +86,7 @@ class Group:
         """
         if tensor.is_sparse:
             return self._allreduce_sparse(tensor, op, name, in_place, prescale * postscale, asynchronous)
-        how = _How(op, name, prescale, postscale, asynchronous)
+        how = Reduction(op, name, prescale, postscale, asynchronous)
         result = tensor.detach() if in_place else torch.empty_like(tensor)
         small, context = compression.compress(tensor.detach())
         ticket, unpack = self._reduce([small], [result], how, lambda piece, _: compression.decompress(piece, context))
@@ -110,7 +110,7 @@ class Group:
         asynchronous: bool = True,
     ) -> Handle[list[torch.Tensor]]:
         """As one `allreduce` each, bit for bit, but in few operations: tensors of one dtype travel together."""
-        how = _How(op, name, prescale, postscale, asynchronous)
+        how = Reduction(op, name, prescale, postscale, asynchronous)
         results = [tensor.detach() if in_place else torch.empty_like(tensor) for tensor in tensors]
         small = [compression.compress(tensor.detach()) for tensor in tensors]
         under_way = []
@@ -133,7 +133,7 @@ class Group:
         self,
         parts: Sequence[torch.Tensor],
         results: Sequence[torch.Tensor],
-        how: _How,
+        how: Reduction,
         decompress: Callable[[torch.Tensor, int], torch.Tensor],
     ) -> tuple[int, Callable[[], None]]:
         """Reduce `parts` as one: the ticket, and what is to be done when it is done to have `results`."""
@@ -203,7 +203,7 @@ class Group:
         asynchronous: bool = True,
     ) -> Handle[torch.Tensor]:
         """As `reducescatter`."""
-        how = _How(op, name, prescale, postscale, asynchronous)
+        how = Reduction(op, name, prescale, postscale, asynchronous)
         return self._scatter([tensor], how, lambda outputs: outputs[0])
 
     def grouped_reducescatter(
@@ -223,10 +223,10 @@ class Group:
         asynchronous: bool = True,
     ) -> Handle[list[torch.Tensor]]:
         """As `grouped_reducescatter`."""
-        return self._scatter(tensors, _How(op, name, prescale, postscale, asynchronous), lambda outputs: outputs)
+        return self._scatter(tensors, Reduction(op, name, prescale, postscale, asynchronous), lambda outputs: outputs)
 
     def _scatter(
-        self, tensors: Sequence[torch.Tensor], how: _How, choose: Callable[[list[torch.Tensor]], T]
+        self, tensors: Sequence[torch.Tensor], how: Reduction, choose: Callable[[list[torch.Tensor]], T]
     ) -> Handle[T]:
         if any(tensor.ndim == 0 for tensor in tensors):
             raise CollectiveError(f"reducescatter {how.name}: a tensor without dimensions has no rows")
@@ -444,15 +444,6 @@ class Group:
     @property
     def _where(self) -> str:
         return f"rank {self.rank} of {self.size}, generation {self.generation}"
-
-
-@dataclass(frozen=True)
-class _How:
-    op: ReduceOp
-    name: str
-    prescale: float
-    postscale: float
-    asynchronous: bool
 
 
 def _leave(transport: Transport) -> None:

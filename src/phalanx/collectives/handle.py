@@ -1,14 +1,26 @@
-"""An operation under way, as its caller holds it. Knows tickets of a transport, and what is left to do after them."""
+"""An operation as its caller asks for it, and holds it while it is under way. Knows tickets of a transport, and what is left to do after them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from phalanx.collectives.transports.transport import Transport
+from phalanx.collectives.transports.transport import ReduceOp, Transport
 
 T = TypeVar("T")
 Other = TypeVar("Other")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What is asked for, whatever the tensors."""
+
+    op: ReduceOp
+    name: str
+    prescale: float
+    postscale: float
+    asynchronous: bool
 
 
 class Handle(Generic[T]):
