@@ -1,4 +1,4 @@
-"""An operation as its caller asks for it, and holds it while it is under way. Knows tickets of a transport, and what is left to do after them."""
+"""An operation as its caller asks for it, and holds it while it is under way. Knows tickets, and what follows them."""
 
 from __future__ import annotations
 
