@@ -132,6 +132,16 @@ def one_that_joins_and_one_that_broadcasts(group: Group) -> Any:
     return group.broadcast(torch.ones(3), root=1, name="weights").wait()
 
 
+def one_that_joins_and_others_who_want_its_object(group: Group) -> Any:
+    if group.rank == 0:
+        return group.join()
+    return group.broadcast_object(None, root=0, name="settings")
+
+
+def a_reduction_that_does_not_exist(group: Group) -> Any:
+    return group.allreduce(torch.ones(3), "mean").synchronize()
+
+
 def different(group: Group, what: str) -> Any:
     """Rank 1 makes a mistake."""
     odd = group.rank == 1
@@ -149,8 +159,11 @@ def different(group: Group, what: str) -> Any:
             handle.wait()
     elif what == "root":
         group.broadcast(torch.ones(3), root=int(odd), name="a").wait()
-    else:
+    elif what == "columns":
         group.allgather(torch.ones(2, 3 + odd), name="a")
+    else:
+        many = [torch.ones(2, 3)] * 9
+        group.grouped_allgather([*many, torch.ones(3, 4) if odd else torch.ones(2, 6)], name="'a'")
 
 
 def sums_for_ever(group: Group, elements: int) -> Any:

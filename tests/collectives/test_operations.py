@@ -192,7 +192,9 @@ def test_compression_rounds_each_ranks_numbers_and_the_average_once(ranks: Crew)
         assert whole == [3 * ranks.size]
 
 
-@pytest.mark.parametrize("what", ["shape", "dtype", "reduction", "operation", "order", "root", "columns"])
+@pytest.mark.parametrize(
+    "what", ["shape", "dtype", "reduction", "operation", "order", "root", "columns", "one of many"]
+)
 def test_a_mistake_of_one_rank_raises_on_all_with_both_calls(doomed: Crew, what: str) -> None:
     answers = doomed.tell(jobs.different, what)
     others = "ranks " + ", ".join(str(rank) for rank in range(doomed.size) if rank != 1)
@@ -210,6 +212,18 @@ def test_a_broadcast_while_a_rank_has_joined_names_it(doomed: Crew) -> None:
         assert "have joined" in failure.message
         assert "rank 0: join" in failure.message
         assert "broadcast float32[3] root 1 'weights'" in failure.message
+
+
+def test_the_object_of_a_rank_that_has_joined_is_refused_by_name(doomed: Crew) -> None:
+    doomed.start(jobs.one_that_joins_and_others_who_want_its_object)
+    for failure in doomed.hear(range(1, doomed.size)):
+        assert failure.kind == "Mismatch"
+        assert "broadcast_object settings: rank 0, whose object it is, has joined" in failure.message
+
+
+def test_a_reduction_that_does_not_exist_is_refused_with_those_there_are(ranks: Crew) -> None:
+    for failure in ranks.tell(jobs.a_reduction_that_does_not_exist):
+        assert (failure.kind, failure.message) == ("CollectiveError", "there is no reduction 'mean'")
 
 
 @pytest.mark.parametrize("elements", [10, 500_000])

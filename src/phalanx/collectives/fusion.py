@@ -6,6 +6,7 @@ Knows nothing of ranks, except how many pieces a reducescatter has.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -92,9 +93,14 @@ def unpack_ragged(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torc
     return found
 
 
-def shapes_in_words(tensors: Sequence[torch.Tensor]) -> str:
-    """Dtypes and dimensions but the first: what must be the same on all ranks for `unpack_ragged`."""
-    return ";".join(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape[1:])}" for tensor in tensors)
+def named_with_shapes(name: str, tensors: Sequence[torch.Tensor]) -> str:
+    """`name` with dtypes and dimensions but the first: what must be the same on all ranks for `unpack_ragged`.
+
+    A transport may cut the end of a name off, so a digest of them all comes first.
+    """
+    words = ";".join(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape[1:])}" for tensor in tensors)
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return " ".join(part for part in (digest, name, words) if part)
 
 
 def _room(tensor: torch.Tensor) -> int:

@@ -322,7 +322,7 @@ class Group:
         """As `grouped_allgather`."""
         rows = [tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach() for tensor in tensors]
         # The header shows bytes only; what they are goes into the name, which must be the same on all ranks.
-        kinds = f"{name} {fusion.shapes_in_words(rows)}".strip()
+        kinds = fusion.named_with_shapes(name, rows)
         ticket = self._gather_rows(fusion.pack_ragged(rows), kinds, asynchronous)
 
         def finish() -> list[torch.Tensor]:
@@ -369,7 +369,10 @@ class Group:
         self._refuse_strangers(root, what)
         mine = objects.encode(value, what) if self.rank == root else torch.empty(0, dtype=torch.uint8)
         ticket = self._gather_rows(mine, f"object of rank {root} {name}".strip(), False)
-        return objects.decode(self.transport.take(ticket)[0])
+        found, _ = self.transport.take(ticket)
+        if not found.numel():
+            raise Mismatch(f"{what}: rank {root}, whose object it is, has joined", where=self._where)
+        return objects.decode(found)
 
     # Meeting and ending
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
+from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.transport import ReduceOp, Transport
 
 T = TypeVar("T")
@@ -14,13 +15,18 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True)
 class Reduction:
-    """What is asked for, whatever the tensors."""
+    """What is asked for, whatever the tensors. Raises CollectiveError for a reduction that does not exist."""
 
     op: ReduceOp
     name: str
     prescale: float
     postscale: float
     asynchronous: bool
+
+    def __post_init__(self) -> None:
+        known = get_args(ReduceOp)
+        if self.op not in known:
+            raise CollectiveError(f"there is no reduction {self.op!r}", remedy=f"one of {', '.join(known)}")
 
 
 class Handle(Generic[T]):
