@@ -161,6 +161,10 @@ def different(group: Group, what: str) -> Any:
         group.broadcast(torch.ones(3), root=int(odd), name="a").wait()
     elif what == "columns":
         group.allgather(torch.ones(2, 3 + odd), name="a")
+    elif what == "sparse shape":
+        group.allreduce(torch.sparse_coo_tensor([[0]], [1.0], (3 + odd,)), name="'a'").wait()
+    elif what == "sparse reduction":
+        group.allreduce(torch.sparse_coo_tensor([[0]], [1.0], (3,)), "average" if odd else "sum", name="'a'").wait()
     else:
         many = [torch.ones(2, 3)] * 9
         group.grouped_allgather([*many, torch.ones(3, 4) if odd else torch.ones(2, 6)], name="'a'")

@@ -192,9 +192,10 @@ def test_compression_rounds_each_ranks_numbers_and_the_average_once(ranks: Crew)
         assert whole == [3 * ranks.size]
 
 
-@pytest.mark.parametrize(
-    "what", ["shape", "dtype", "reduction", "operation", "order", "root", "columns", "one of many"]
-)
+MISTAKES = ["shape", "dtype", "reduction", "operation", "order", "root", "columns", "one of many"]
+
+
+@pytest.mark.parametrize("what", [*MISTAKES, "sparse shape", "sparse reduction"])
 def test_a_mistake_of_one_rank_raises_on_all_with_both_calls(doomed: Crew, what: str) -> None:
     answers = doomed.tell(jobs.different, what)
     others = "ranks " + ", ".join(str(rank) for rank in range(doomed.size) if rank != 1)

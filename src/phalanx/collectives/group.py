@@ -170,7 +170,8 @@ class Group:
         mine = tensor.detach().coalesce()
         rows = mine.indices().t().contiguous()
         values = mine.values().contiguous()
-        tickets = [self._gather_rows(part, name, asynchronous) for part in (rows, values)]
+        what = f"{op} of sparse {list(tensor.shape)} by {scale:g} {name}".strip()  # must be the same on all ranks
+        tickets = [self._gather_rows(part, what, asynchronous) for part in (rows, values)]
 
         def finish() -> torch.Tensor:
             indices, counts = self.transport.take(tickets[0])
