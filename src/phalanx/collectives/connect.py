@@ -106,6 +106,7 @@ def _shared_memory(party: Party, ranks: Sequence[int], prefix: str) -> Transport
         PrefixStore(prefix, party.store),
         list(ranks).index(party.rank),
         len(ranks),
+        names=[party.names[rank] for rank in ranks],
         timeout_s=party.timeout_s,
         operation_timeout_s=party.operation_timeout_s,
     )

@@ -149,8 +149,15 @@ static void wrong(const seat *s, const pending *p, const void *got) {
   while (((const char *)got)[at] == ((const char *)p->expected)[at]) at++;
   give_up(s, "ticket %lld, %s %s %s of %lld, root %d: byte %zu of %zu is wrong", (long long)p->ticket, KIND[p->kind], OP[p->op], DTYPE[p->dtype], (long long)p->count, p->root, at, p->bytes);
 }
+static int done_at_last(group *g, int64_t ticket, int64_t timeout_ns) {
+  int e = ph_wait(g, ticket, timeout_ns);
+  while (e > 0 && timeout_ns < 0) e = ph_wait(g, ticket, -1);
+  return e;
+}
+// As Python makes a blocking call.
+static int64_t finished(group *g, int64_t ticket) { return ticket > 0 ? done_at_last(g, ticket, -1) : ticket; }
 static void check(const seat *s, group *g, pending *p) {
-  int e = ph_wait(g, p->ticket, s->seed & 1 ? -1 : 60000000000);
+  int e = done_at_last(g, p->ticket, s->seed & 1 ? -1 : 60000000000);
   if (e > 0) give_up(s, "ticket %lld: nothing within a minute", (long long)p->ticket);
   if (!e && p->ragged) {
     int64_t rows[MAX_RANKS];
@@ -251,7 +258,8 @@ static int64_t begin(const seat *s, group *g, dice *d, int rank, int size, uint6
   if (kind == BARRIER) shape[0] = 0;
   p->kind = kind, p->op = op, p->dtype = dtype, p->root = root, p->count = elements;
   atomic_fetch_add(&operations, 1);
-  return p->ticket = ph_call(g, code, p->in, p->out, elements, shape, number % 3 ? "tensor" : NULL, &more);
+  int64_t ticket = ph_call(g, code, p->in, p->out, elements, shape, number % 3 ? "tensor" : NULL, &more);
+  return p->ticket = ticket ? ticket : ph_completed(g);  // a blocking one that is done was the last
 }
 // Some data each, then join: the others' allreduces see nothing of those who have joined.
 static int joins(const seat *s, group *g, dice *d, int rank, int size, uint64_t number) {
@@ -269,13 +277,13 @@ static int joins(const seat *s, group *g, dice *d, int rank, int size, uint64_t 
     for (int r = 0; r < size; r++) takes_part[r] = steps[r] > step;
     fill(mine, 0, salt, rank, 0, count, I32);
     fill_reduced(expected, salt, size, 0, count, I32, SUM, takes_part);
-    int64_t e = ph_call(g, ALLREDUCE | SUM << 8 | I32 << 16, mine, mine, (int64_t)count, shape, NULL, NULL);
-    if (e > 0 && memcmp(mine, expected, count * 4)) give_up(s, "wrong sum beside ranks that have joined");
+    int64_t e = finished(g, ph_call(g, ALLREDUCE | SUM << 8 | I32 << 16, mine, mine, (int64_t)count, shape, NULL, NULL));
+    if (!e && memcmp(mine, expected, count * 4)) give_up(s, "wrong sum beside ranks that have joined");
     free(mine), free(expected);
     if (e < 0) return (int)e;
   }
-  int64_t ticket = ph_call(g, JOIN, NULL, NULL, 0, none, NULL, NULL);
-  if (ticket < 0) return (int)ticket;
+  int64_t ticket = ph_call(g, JOIN | 1ull << 40, NULL, NULL, 0, none, NULL, NULL), e = finished(g, ticket);
+  if (e < 0) return (int)e;
   free(ph_take(g, ticket, rows));
   if (steps[rows[0]] != most) give_up(s, "rank %d joined last, they say", (int)rows[0]);
   return OK;
@@ -322,7 +330,9 @@ static int works(const seat *s, group *g, int rank, int size, int many, uint64_t
 static group *enter(const seat *s, int fd, int rank, int size) {
   char error[TEXT];
   uint8_t missing[MAX_RANKS];
-  group *g = ph_open(fd, rank, size, s->area, s->small, s->large, s->spin_s, 60.0, s->timeout_s, s->token, error, missing);
+  int32_t names[MAX_RANKS];
+  for (int r = 0; r < size; r++) names[r] = r;
+  group *g = ph_open(fd, rank, size, s->area, s->small, s->large, s->spin_s, 60.0, s->timeout_s, s->token, names, error, missing);
   if (!g) give_up(s, "%s", error);
   return g;
 }
@@ -342,7 +352,7 @@ static void *rank_main(void *argument) {
   static const int expected[ENDINGS] = {OK, MISMATCH, LOST, LOST, LATE};
   if (leaves) return NULL;
   int64_t shape[1 + DIMENSIONS] = {0};
-  int64_t last = ph_call(g, BARRIER, NULL, NULL, 0, shape, NULL, NULL);
+  int64_t last = finished(g, ph_call(g, BARRIER, NULL, NULL, 0, shape, NULL, NULL));
   if (e >= 0 && last < 0) e = (int)last;
   if (e != expected[s->ending]) give_up(s, "ends with %d and not %d: %s", e, expected[s->ending], ph_message(g));
   if (s->ending >= ABORTED && ph_culprit(g) != s->victim) give_up(s, "blames %d and not %d: %s", ph_culprit(g), s->victim, ph_message(g));

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.distributed import FileStore, HashStore, PrefixStore
 
+from phalanx.collectives.transports.library import version
 from phalanx.collectives.transports.shm import SharedMemory
 from tests.collectives.transports.team import CONTEXT, Seat, Team, left_by, teams
 from tests.processes import wait_until
@@ -60,16 +61,17 @@ def comes_with(seat: Seat, words: str) -> None:
     SharedMemory(store, seat.rank, seat.size, timeout_s=2.0)
 
 
-@pytest.mark.parametrize("change", ["another token", "another name", "a name elsewhere"])
+@pytest.mark.parametrize("change", ["another token", "another name", "a name elsewhere", "another version"])
 def test_who_does_not_know_the_token_is_refused_and_harms_nobody(team: Team, change: str) -> None:
     meeting = team.meeting()
     first = team.start_one(0, 2, meeting, works)
     wait_until(lambda: left_by([first.pid]), "no buffer was made")
     (name,) = left_by([first.pid])
     words = {
-        "another token": f"{name} {'0' * 32}",
-        "another name": f"{name[:-32]}{'0' * 32} {'0' * 32}",
-        "a name elsewhere": f"../../etc/passwd {'0' * 32}",
+        "another token": f"{name} {'0' * 32} {version()}",
+        "another name": f"{name[:-32]}{'0' * 32} {'0' * 32} {version()}",
+        "a name elsewhere": f"../../etc/passwd {'0' * 32} {version()}",
+        "another version": f"{name} {'0' * 32} {'0' * 16}",
     }[change]
     failure = team.start_one(1, 2, meeting, comes_with, words).fails()
     assert failure.kind == "CollectiveError", failure

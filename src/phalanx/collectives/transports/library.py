@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 from pathlib import Path
 
 from phalanx.foundation import build
 
 HERE = Path(__file__).parent
+INCLUDES = tuple(sorted(HERE.glob("*.h")))
 TEXT = 1024  # bytes of a message, as in shm.c
 DIMENSIONS = 8
 MAX_RANKS = 64
@@ -64,7 +66,16 @@ class RawRank(ctypes.Structure):
 
 def build_library() -> Path:
     """Compile if need be (seconds, once a machine). Raises BuildError (CompilerMissing, CompilerFailed)."""
-    return build(HERE / "shm.c", includes=(HERE / "kernels.h", HERE / "numbers.h"))
+    return build(HERE / "shm.c", includes=INCLUDES)
+
+
+@functools.cache
+def version() -> str:
+    """The same for all who can share a buffer."""
+    digest = hashlib.sha256()
+    for path in (HERE / "shm.c", *INCLUDES):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @functools.cache
@@ -78,7 +89,7 @@ def library() -> ctypes.CDLL:
         "ph_open": (
             pointer,
             [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t,
-             ctypes.c_double, ctypes.c_double, ctypes.c_double, text, text, pointer],
+             ctypes.c_double, ctypes.c_double, ctypes.c_double, text, pointer, text, pointer],
         ),
         "ph_close": (None, [pointer]),
         "ph_abort": (None, [pointer, text]),

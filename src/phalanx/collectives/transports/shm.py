@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Misma
 from phalanx.collectives.transports import library as c
 from phalanx.collectives.transports.buffer import BUFFERS, make_buffer
 from phalanx.collectives.transports.reference import refuse_meaningless
+from phalanx.collectives.transports.told import record_of, state_of
 from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
 from phalanx.foundation import BuildError
 
@@ -39,6 +39,7 @@ _DTYPE = {getattr(torch, name): number << 16 for number, name in enumerate(c.DTY
 _NUMBER = {dtype: number >> 16 for dtype, number in _DTYPE.items()}
 _MANY = frozenset(("product", "min", "max", "average"))
 _ASYNCHRONOUS = 1 << 40
+_REDUCTIONS = frozenset(_KIND[kind] for kind in ("allreduce", "reduce", "reducescatter"))
 _NO_SHAPE = (ctypes.c_int64 * 1)(0)
 _SUM_CODE = {dtype: _KIND["allreduce"] | number for dtype, number in _DTYPE.items()}
 
@@ -46,15 +47,25 @@ _SUM_CODE = {dtype: _KIND["allreduce"] | number for dtype, number in _DTYPE.item
 class SharedMemory(Transport):
     """Ranks of one host, `size` <= 64. Making one is collective: every rank passes a `store` that all share.
 
-    `timeout_s`: for all to come; `operation_timeout_s`: for one operation.
+    `names`: what messages call the ranks, where that is not 0..size-1; `timeout_s`: for all to come;
+    `operation_timeout_s`: for one operation.
     Raises CollectiveTimeout naming who did not come; CollectiveError when the buffer cannot be had (no compiler,
     /dev/shm too small, ranks that cannot see one another's memory): every rank raises then.
     """
 
     def __init__(
-        self, store: Store, rank: int, size: int, *, timeout_s: float = 60.0, operation_timeout_s: float = 600.0
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        *,
+        names: Sequence[int] | None = None,
+        timeout_s: float = 60.0,
+        operation_timeout_s: float = 600.0,
     ) -> None:
         self.rank, self.size = rank, size
+        self.names = tuple(range(size) if names is None else names)
+        self._where = f"rank {self.names[rank]}, shared memory"
         try:
             self._c = c.library()
         except BuildError as error:
@@ -73,30 +84,29 @@ class SharedMemory(Transport):
         except OSError as problem:
             raise CollectiveError(
                 f"cannot open the shared buffer of rank 0: {problem.strerror}",
-                where=f"rank {rank} of {size}",
+                where=self._where,
                 remedy="run all ranks as one user in one mount namespace, and start them before the others give up",
             ) from problem
         try:
             self._group = self._c.ph_open(
                 fd, rank, size, *geometry, LARGE, SPIN_S, timeout_s, operation_timeout_s,
-                token, problem_words, missing,
+                token, (ctypes.c_int32 * size)(*self.names), problem_words, missing,
             )  # fmt: skip
         finally:
             os.close(fd)
             if rank == 0 or any(missing):  # who was refused removes nothing
                 path.unlink(missing_ok=True)
         if not self._group:
-            absent = tuple(r for r in range(size) if missing[r])
+            absent = tuple(self.names[r] for r in range(size) if missing[r])
             words = problem_words.value.decode(errors="replace")
             if absent:
-                names = ", ".join(map(str, absent))
                 raise CollectiveTimeout(
-                    f"rank {names} did not join within {timeout_s:g} s",
+                    f"rank {', '.join(map(str, absent))} did not join within {timeout_s:g} s",
                     missing=absent,
-                    where=f"rank {rank} of {size}, shared memory",
+                    where=self._where,
                     remedy="look at the log of that rank, or whether its process was started",
                 )
-            raise CollectiveError(words, where=f"rank {rank} of {size}, shared memory")
+            raise CollectiveError(words, where=self._where)
         self._close = weakref.finalize(self, self._c.ph_close, self._group)
         self._held: deque[tuple[int, tuple[object, ...]]] = deque()  # tensors of operations that may still run
         self._ragged: dict[int, tuple[torch.dtype, tuple[int, ...]]] = {}
@@ -104,7 +114,6 @@ class SharedMemory(Transport):
         self._told = 0
         self._pointer: int = self._group
         self._call = self._c.ph_call
-        self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def _buffer(self, store: Store, size: int, timeout_s: float) -> tuple[Path, bytes]:
         """Its path and the token that its owner wrote into it."""
@@ -114,21 +123,27 @@ class SharedMemory(Transport):
             except CollectiveError as error:
                 store.set("buffer", "!" + error.message)
                 raise
-            store.set("buffer", f"{path.name} {token.decode()}")
+            store.set("buffer", f"{path.name} {token.decode()} {c.version()}")
             return path, token
         try:
             store.wait(["buffer"], timedelta(seconds=timeout_s))
         except RuntimeError as error:
             raise CollectiveTimeout(
-                f"rank 0 did not join within {timeout_s:g} s",
-                missing=(0,),
-                where=f"rank {self.rank} of {self.size}, shared memory",
-                remedy="look at the log of rank 0, or whether its process was started",
+                f"rank {self.names[0]} did not join within {timeout_s:g} s",
+                missing=(self.names[0],),
+                where=self._where,
+                remedy="look at the log of that rank, or whether its process was started",
             ) from error
         words = store.get("buffer").decode()
         if words.startswith("!"):
-            raise CollectiveError(f"rank 0: {words[1:]}", where=f"rank {self.rank} of {self.size}, shared memory")
-        name, token_words = words.split()
+            raise CollectiveError(f"rank {self.names[0]}: {words[1:]}", where=self._where)
+        name, token_words, version = words.split()
+        if version != c.version():
+            raise CollectiveError(
+                f"rank {self.names[0]} runs another version of Phalanx",
+                where=self._where,
+                remedy="start all ranks from one installation",
+            )
         return BUFFERS / Path(name).name, token_words.encode()
 
     # Operations
@@ -144,6 +159,8 @@ class SharedMemory(Transport):
         postscale: float = 1.0,
         asynchronous: bool = False,
     ) -> int:
+        if output is not None:
+            self._refuse_other_sizes("allreduce", output, tensor.numel())
         return self._reduction("allreduce", tensor, output if output is not None else tensor, op, 0, name,
                                prescale, postscale, asynchronous)  # fmt: skip
 
@@ -172,6 +189,9 @@ class SharedMemory(Transport):
         postscale: float = 1.0,
         asynchronous: bool = False,
     ) -> int:
+        pieces = [tensor.numel() // self.size] * self.size if counts is None else list(counts)
+        self._refuse_other_sizes("reducescatter", tensor, sum(pieces))
+        self._refuse_other_sizes("reducescatter", output, pieces[self.rank])
         return self._reduction("reducescatter", tensor, output, op, 0, name, prescale, postscale, asynchronous, counts)
 
     def _reduction(
@@ -188,7 +208,7 @@ class SharedMemory(Transport):
         counts: Sequence[int] | None = None,
     ) -> int:
         more = None
-        code = _KIND[kind] | _OP[op] | root << 24
+        code = _KIND[kind] | _OP[op] | self._root(root)
         if op in _MANY or prescale != 1.0 or postscale != 1.0:
             refuse_meaningless(tensor.dtype, op, prescale, postscale)
         if prescale != 1.0 or postscale != 1.0 or counts is not None:
@@ -209,20 +229,24 @@ class SharedMemory(Transport):
             self._submit(_KIND["allreduce"], tensor, tensor, "", False, None)
             return
         data = tensor.data_ptr()
-        if self._call(self._pointer, code, data, data, tensor.numel(), shape[0], None, None) < 0:
-            raise self._failure()
+        status = self._call(self._pointer, code, data, data, tensor.numel(), shape[0], None, None)
+        if status:
+            self._begun(status, False, (tensor,))
 
     def broadcast(self, tensor: torch.Tensor, root: int, *, name: str = "", asynchronous: bool = False) -> int:
-        return self._submit(_KIND["broadcast"] | root << 24, tensor, tensor, name, asynchronous, None)
+        return self._submit(_KIND["broadcast"] | self._root(root), tensor, tensor, name, asynchronous, None)
 
     def allgather(
         self, output: torch.Tensor, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = False
     ) -> int:
+        self._refuse_other_sizes("allgather", output, self.size * tensor.numel())
         return self._submit(_KIND["allgather"], tensor, output, name, asynchronous, None)
 
     def alltoall(
         self, output: torch.Tensor, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = False
     ) -> int:
+        self._refuse_other_sizes("alltoall", output, tensor.numel() // self.size * self.size)
+        self._refuse_other_sizes("alltoall", tensor, output.numel())
         return self._submit(_KIND["alltoall"], tensor, output, name, asynchronous, None)
 
     def gather(
@@ -234,7 +258,9 @@ class SharedMemory(Transport):
         name: str = "",
         asynchronous: bool = False,
     ) -> int:
-        return self._submit(_KIND["gather"] | root << 24, tensor, output, name, asynchronous, None)
+        if self.rank == root:
+            self._refuse_other_sizes("gather", output, self.size * tensor.numel())
+        return self._submit(_KIND["gather"] | self._root(root), tensor, output, name, asynchronous, None)
 
     def scatter(
         self,
@@ -245,15 +271,19 @@ class SharedMemory(Transport):
         name: str = "",
         asynchronous: bool = False,
     ) -> int:
-        return self._submit(_KIND["scatter"] | root << 24, tensor, output, name, asynchronous, None, described=output)
+        if self.rank == root:
+            self._refuse_other_sizes("scatter", tensor, self.size * output.numel())
+        return self._submit(
+            _KIND["scatter"] | self._root(root), tensor, output, name, asynchronous, None, described=output
+        )
 
     def barrier(self, *, name: str = "", asynchronous: bool = False) -> int:
         code = _KIND["barrier"] | (_ASYNCHRONOUS if asynchronous else 0)
         ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, name.encode() if name else None, None)
-        return self._ticket(ticket, asynchronous, ())
+        return self._begun(ticket, asynchronous, ())
 
     def allgather_ragged(self, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = True) -> int:
-        ticket = self._submit(_KIND["allgather_ragged"] | _ASYNCHRONOUS, tensor, None, name, True, None)
+        ticket = self._submit(_KIND["allgather_ragged"], tensor, None, name, True, None)
         self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
         if not asynchronous:
             self.wait(ticket)
@@ -265,7 +295,7 @@ class SharedMemory(Transport):
         if len(splits) != self.size or sum(splits) != (tensor.shape[0] if tensor.ndim else -1) or min(splits) < 0:
             raise CollectiveError(
                 f"alltoall {name}: splits {list(splits)} do not divide {list(tensor.shape)} among {self.size} ranks",
-                where=f"rank {self.rank} of {self.size}",
+                where=self._where,
                 remedy=f"give {self.size} numbers that add up to the first dimension",
             )
         array = (ctypes.c_int64 * self.size)(*splits)
@@ -292,8 +322,8 @@ class SharedMemory(Transport):
         return torch.frombuffer(memory, dtype=dtype).view(shape), list(rows)
 
     def join(self) -> int:
-        ticket = self._call(self._pointer, _KIND["join"], None, None, 0, _NO_SHAPE, None, None)
-        self._ticket(ticket, False, ())
+        ticket = self._call(self._pointer, _KIND["join"] | _ASYNCHRONOUS, None, None, 0, _NO_SHAPE, None, None)
+        self.wait(self._begun(ticket, True, ()))
         rows = (ctypes.c_int64 * self.size)()
         self._c.ph_take(self._pointer, ticket, rows)
         return rows[0]
@@ -311,13 +341,13 @@ class SharedMemory(Transport):
         what = described if described is not None else tensor
         assert what is not None
         number = _DTYPE.get(what.dtype)
+        for part in (tensor, output):
+            if part is not None and not (part.is_cpu and part.is_contiguous() and part.dtype == what.dtype):
+                raise self._unfit(code, name, part, what.dtype)
         if number is None:
-            kind = c.KINDS[code & 0xFF]
-            raise CollectiveError(
-                f"{kind} {name}: {what.dtype} is a type that nothing can be computed in",
-                where=f"rank {self.rank} of {self.size}",
-                remedy="view it as torch.uint8 to move it, or convert it to add it up",
-            )
+            if code & 0xFF in _REDUCTIONS or what.dtype.itemsize > 1:
+                raise self._unfit(code, name, what, what.dtype)
+            number = _DTYPE[torch.uint8]  # bytes are moved as they are
         ticket = self._call(
             self._pointer,
             code | number | (_ASYNCHRONOUS if asynchronous else 0),
@@ -328,11 +358,39 @@ class SharedMemory(Transport):
             name.encode() if name else None,
             more,
         )
-        if not asynchronous:
-            if ticket < 0:
-                raise self._failure()
-            return 0
-        return self._ticket(ticket, True, (tensor, output))
+        return self._begun(ticket, asynchronous, (tensor, output)) if ticket else 0
+
+    def _root(self, root: int) -> int:
+        if not 0 <= root < self.size:
+            raise CollectiveError(f"there is no rank {root} in a group of {self.size}", where=self._where)
+        return root << 24
+
+    def _refuse_other_sizes(self, kind: str, tensor: torch.Tensor | None, elements: int) -> None:
+        if tensor is None or tensor.numel() != elements:
+            given = "no tensor" if tensor is None else f"one of {list(tensor.shape)}"
+            raise CollectiveError(
+                f"{kind} over {self.size} ranks needs a tensor of {elements} elements here, not {given}",
+                where=self._where,
+                remedy="give the other tensor, or this one, another size",
+            )
+
+    def _unfit(self, code: int, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> CollectiveError:
+        what = f"{c.KINDS[code & 0xFF]} {name}".strip()
+        if not tensor.is_cpu:
+            return CollectiveError(
+                f"{what}: the tensor is on {tensor.device}, and this group shares the memory of the host",
+                where=self._where,
+                remedy="move it to the CPU, or set PHALANX_TRANSPORT=gloo, where tensors of a GPU go to NCCL",
+            )
+        if tensor.dtype != dtype:
+            return CollectiveError(f"{what}: one tensor is {dtype}, the other {tensor.dtype}", where=self._where)
+        if not tensor.is_contiguous():
+            return CollectiveError(f"{what}: the tensor is not contiguous", where=self._where)
+        return CollectiveError(
+            f"{what}: {dtype} is a type that nothing can be computed in",
+            where=self._where,
+            remedy="view it as torch.uint8 to move it, or convert it to add it up",
+        )
 
     def _shape(self, shape: torch.Size) -> int:
         """Address of the number of dimensions and the dimensions, made once a shape."""
@@ -345,16 +403,20 @@ class SharedMemory(Transport):
             known = self._shapes[shape] = (ctypes.addressof(array), array)
         return known[0]
 
-    def _ticket(self, ticket: int, asynchronous: bool, held: tuple[object, ...]) -> int:
+    def _begun(self, ticket: int, asynchronous: bool, held: tuple[object, ...]) -> int:
+        """What C said of an operation: its failure, its ticket; 0 when it is done, as a blocking one will be."""
         if ticket < 0:
             raise self._failure()
-        if not asynchronous:
+        if ticket == 0:
             return 0
         completed = self._c.ph_completed(self._pointer)
         while self._held and self._held[0][0] <= completed:
             self._held.popleft()
         self._held.append((ticket, held))
-        return ticket
+        if asynchronous:
+            return ticket
+        self.wait(ticket)
+        return 0
 
     # Waiting and ending
 
@@ -364,13 +426,17 @@ class SharedMemory(Transport):
     def wait(self, ticket: int, timeout_s: float | None = None) -> None:
         if ticket == 0:
             return
-        status = self._c.ph_wait(self._pointer, ticket, -1 if timeout_s is None else int(timeout_s * 1e9))
+        if timeout_s is None:
+            while (status := self._c.ph_wait(self._pointer, ticket, -1)) > 0:
+                pass  # Python hears signals in between
+        else:
+            status = self._c.ph_wait(self._pointer, ticket, int(timeout_s * 1e9))
         if status < 0:
             raise self._failure()
         if status:
             raise CollectiveTimeout(
                 f"not finished within {timeout_s:g} s",
-                where=f"rank {self.rank} of {self.size}",
+                where=self._where,
                 remedy="see which rank is stopped or far behind; its log tells what it does",
             )
 
@@ -383,20 +449,21 @@ class SharedMemory(Transport):
     def _error(self) -> CollectiveError:
         words = self._c.ph_message(self._pointer).decode(errors="replace")
         culprit = self._c.ph_culprit(self._pointer)
-        where = f"rank {self.rank} of {self.size}, shared memory"
-        gone = (culprit,) if culprit >= 0 else ()
+        gone = (self.names[culprit],) if culprit >= 0 else ()
         if words.startswith(("the ranks called different operations", "ranks that have joined")):
-            return Mismatch(words, where=where, remedy="make all ranks call the same operations in the same order")
+            return Mismatch(
+                words, where=self._where, remedy="make all ranks call the same operations in the same order"
+            )
         if "not finished by all ranks within" in words:
             remedy = "see which rank is stopped or far behind; its log tells what it does"
-            return CollectiveTimeout(words, missing=gone, where=where, remedy=remedy)
+            return CollectiveTimeout(words, missing=gone, where=self._where, remedy=remedy)
         if gone:
-            return PeerLost(words, ranks=gone, where=where)
-        return CollectiveError(words, where=where)
+            return PeerLost(words, ranks=gone, where=self._where)
+        return CollectiveError(words, where=self._where)
 
     def abort(self, reason: str) -> None:
         if self._close.alive:
-            self._c.ph_abort(self._pointer, f"rank {self.rank}: {reason}".encode())
+            self._c.ph_abort(self._pointer, f"rank {self.names[self.rank]}: {reason}".encode())
 
     def close(self) -> None:
         self._pointer = 0  # the C says "closed" for it
@@ -413,7 +480,7 @@ class SharedMemory(Transport):
             n = self._c.ph_records(self._pointer, after, 0, raw, room)
             if n and not found:
                 lost = raw[0].ticket - after - 1
-            found += [self._record(raw[i]) for i in range(n)]
+            found += [record_of(raw[i]) for i in range(n)]
             if n < room:
                 return found, lost
             after = raw[n - 1].ticket
@@ -421,47 +488,14 @@ class SharedMemory(Transport):
     def unfinished(self) -> list[Record]:
         raw = (c.RawRecord * 256)()
         n = self._c.ph_records(self._pointer, 0, 1, raw, 256)
-        return [self._record(raw[i]) for i in range(n)]
-
-    def _record(self, raw: c.RawRecord) -> Record:
-        def epoch(ns: int) -> int:
-            return ns + self._epoch_ns if ns else 0
-
-        kind = c.KINDS[raw.kind]
-        typed = kind not in ("barrier", "join")
-        dtype = c.DTYPES[raw.dtype] if typed else ""
-        return Record(
-            sequence=raw.ticket,
-            kind=kind,
-            name=raw.name.decode(errors="replace"),
-            op=c.OPS[raw.op] if kind in ("allreduce", "reduce", "reducescatter") else "",
-            dtype=dtype,
-            shape=tuple(raw.shape[: raw.dimensions]),
-            bytes=raw.count * getattr(torch, dtype).itemsize if typed else 0,
-            submitted_ns=epoch(raw.submitted),
-            arrived_ns=epoch(raw.arrived),
-            started_ns=epoch(raw.started),
-            finished_ns=epoch(raw.finished),
-        )
+        return [record_of(raw[i]) for i in range(n)]
 
     def states(self) -> list[RankState]:
         raw = c.RawRank()
         found = []
         for rank in range(self.size):
             self._c.ph_state(self._pointer, rank, ctypes.byref(raw))
-            age = (time.monotonic_ns() - raw.where_ns) / 1e9 if raw.where_ns else 0.0
-            found.append(
-                RankState(
-                    rank=rank,
-                    pid=raw.pid,
-                    sequence=raw.sequence,
-                    operation=raw.operation.decode(errors="replace"),
-                    inside=bool(raw.inside),
-                    alive=bool(raw.alive),
-                    whereabouts=raw.where.decode(errors="replace"),
-                    whereabouts_age_s=age,
-                )
-            )
+            found.append(state_of(rank, raw))
         return found
 
     def say_whereabouts(self, text: str) -> None:
