@@ -32,7 +32,7 @@ from torch._C._distributed_c10d import (
     Store,
 )
 
-from phalanx.collectives.errors import CollectiveError
+from phalanx.collectives.errors import CollectiveError, Mismatch
 from phalanx.collectives.transports.transport import ReduceOp, Transport
 from phalanx.collectives.watch import unwatch
 from phalanx.collectives.work import All, Call, Courier, Done, Pending, plain
@@ -378,16 +378,26 @@ class ProcessGroupPhalanx(_ProcessGroup):  # type: ignore[misc]
     def _take(self, ticket: int, output: Tensor, splits: list[int] | None) -> None:
         received, rows = self.transport.take(ticket)
         if received.numel() != output.numel() or (splits and rows != splits):
-            raise CollectiveError(
+            raise self._refused(
                 f"all_to_all: {rows} rows came from the ranks, the output expects {splits or list(output.shape)}",
-                where=f"rank {self._rank}",
+                "make every rank's input_split_sizes what the others' output_split_sizes say",
             )
         _distribute([output], [received])
 
     def _take_list(self, ticket: int, outputs: list[Tensor]) -> None:
         received, counts = self.transport.take(ticket)
-        self._check(outputs, counts, received.dtype)
+        expected = [output.numel() for output in outputs]
+        if expected != counts or any(output.dtype != received.dtype for output in outputs):
+            raise self._refused(
+                f"all_to_all: {counts} numbers of {received.dtype} came from the ranks, the outputs expect {expected}",
+                "give one output for each rank, of the size and dtype that it sends",
+            )
         _distribute(outputs, received.split(counts))
+
+    def _refused(self, what: str, remedy: str) -> Mismatch:
+        """What came is not what this rank expects: the others, who have what they expect, are told as well."""
+        self.transport.abort(what)
+        return Mismatch(what, where=f"rank {self._rank}", remedy=remedy)
 
     def _check(self, outputs: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> None:
         """Raises CollectiveError where `outputs` are not one a rank, of that many numbers."""

@@ -32,11 +32,9 @@ LARGE = 8 << 20  # results from here on are written past the caches
 SPIN_S = 100e-6  # to look at a flag before sleeping on it
 _MOST_STAGING = 32 << 20
 
-_LOST, _LATE, _MISMATCH, _BROKEN = -1, -2, -3, -4
 _KIND = {name: number for number, name in enumerate(c.KINDS)}
 _OP: dict[str, int] = {name: number << 8 for number, name in enumerate(c.OPS)}
 _DTYPE = {getattr(torch, name): number << 16 for number, name in enumerate(c.DTYPES)}
-_NUMBER = {dtype: number >> 16 for dtype, number in _DTYPE.items()}
 _MANY = frozenset(("product", "min", "max", "average"))
 _ASYNCHRONOUS = 1 << 40
 _REDUCTIONS = frozenset(_KIND[kind] for kind in ("allreduce", "reduce", "reducescatter"))
@@ -111,7 +109,6 @@ class SharedMemory(Transport):
         self._held: deque[tuple[int, tuple[object, ...]]] = deque()  # tensors of operations that may still run
         self._ragged: dict[int, tuple[torch.dtype, tuple[int, ...]]] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, object]] = {}
-        self._told = 0
         self._pointer: int = self._group
         self._call = self._c.ph_call
 
