@@ -55,7 +55,7 @@ class Gloo:
         self.rank = rank
         self.size = size
         self._peers = peers
-        self._busy = False
+        self._under_way: list[Work] = []
         self._limit_s = operation_timeout_s
         self._patience = timedelta(seconds=min(PATIENCE_S, operation_timeout_s / 4))
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
@@ -78,33 +78,41 @@ class Gloo:
         self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
     ) -> None:
         """`sent[r]` bytes of `data` go to rank r; `output` gets `received[r]` bytes of it. One step, all at once."""
-        self._do(call, lambda group: group.alltoall_base(output, data, list(received), list(sent)))  # type: ignore[attr-defined]
+        self.finish(call, self.start_alltoall(call, output, data, received, sent))
+
+    def start_alltoall(
+        self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
+    ) -> Work:
+        """`alltoall`, under way until `finish`. Several may be; both tensors are left alone so long."""
+        return self._start(call, lambda group: group.alltoall_base(output, data, list(received), list(sent)))  # type: ignore[attr-defined]
 
     def broadcast(self, call: Call, data: torch.Tensor, root: int) -> None:
         """`data` becomes that of `root`. A tree: log2(size) steps."""
         options = BroadcastOptions()
         options.rootRank = root
-        self._do(call, lambda group: group.broadcast([data], options))  # type: ignore[attr-defined]
+        self.finish(call, self._start(call, lambda group: group.broadcast([data], options)))  # type: ignore[attr-defined]
+
+    def finish(self, call: Call, work: Work) -> None:
+        """Wait until a move that was started is done."""
+        self._wait(call, work)
+        self._under_way.remove(work)
 
     def close(self) -> None:
         """Others that still wait for this rank see the connection end. Idempotent."""
         group, self._group = self._group, None
-        if group is not None and self._busy:
+        if group is not None and not all(work.is_completed() for work in self._under_way):
             _keep_for_ever(group)
 
-    def _do(self, call: Call, start: Callable[[ProcessGroupGloo], Work]) -> None:
+    def _start(self, call: Call, start: Callable[[ProcessGroupGloo], Work]) -> Work:
         group = self._group
         if group is None:
             raise CollectiveError(f"{call.header.in_words()}: the group is closed", where=self._where)
-        self._busy = True
         try:
             work = start(group)
         except RuntimeError as error:
             raise self._explain(call, error) from error
-        try:
-            self._wait(call, work)
-        finally:
-            self._busy = not work.is_completed()
+        self._under_way.append(work)
+        return work
 
     def _wait(self, call: Call, work: Work) -> None:
         deadline = time.monotonic() + self._limit_s

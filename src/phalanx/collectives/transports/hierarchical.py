@@ -14,19 +14,21 @@ sums are in rank order. Every operation begins with an exchange of headers, on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, Work  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
 from phalanx.collectives.transports.checked import as_bytes
 from phalanx.collectives.transports.gloo import Gloo
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
-from phalanx.collectives.transports.torch import SEGMENT, SMALL, Torch, combine_present, divided
+from phalanx.collectives.transports.torch import SMALL, Torch, combine_present, divided, in_turn
 from phalanx.collectives.transports.transport import Transport
+
+SEGMENT = 512 << 10  # bytes of a rank's piece in one move: the sum of 4 MiB on two hosts of two ranks has four
 
 
 class Hierarchical(Torch):
@@ -89,19 +91,22 @@ class Hierarchical(Torch):
         if len(self._hosts) * tensor.nbytes <= SMALL:
             sums = torch.empty_like(data)
             self._on_host(call, lambda: self._reduce_on_host(sums, data, on_host))
-            self._reduce_across(call, into, sums, across)
+            in_turn([self._reduce_across(call, into, sums, across)])
             return
         step = SEGMENT * self._local.size // data.itemsize
-        for start in range(0, data.numel(), step):
-            self._reduce_part(call, into[start : start + step], data[start : start + step], on_host, across)
+        in_turn(
+            self._reduce_on_levels(call, into[start : start + step], data[start : start + step], on_host, across)
+            for start in range(0, data.numel(), step)
+        )
 
-    def _reduce_part(
+    def _reduce_on_levels(
         self, call: Call, output: torch.Tensor, tensor: torch.Tensor, on_host: Header, across: Header
-    ) -> None:
+    ) -> Iterator[None]:
+        """Yields while its bytes are on their way to other hosts."""
         counts = divided(tensor.numel(), self._local.size)
         piece = torch.empty(counts[self._local.rank], dtype=tensor.dtype)
         self._scatter_on_host(call, piece, tensor, counts, on_host)
-        self._reduce_across(call, piece, piece, across)
+        yield from self._reduce_across(call, piece, piece, across)
         self._on_host(call, lambda: self._gather_on_host(output, piece, counts))
 
     def _reduce_pieces(
@@ -124,7 +129,10 @@ class Hierarchical(Torch):
         sums = torch.empty(per_rank[self._local.rank], dtype=tensor.dtype)
         self._scatter_on_host(call, sums, data, per_rank, on_host)
         wanted = [counts[rank] for rank in columns[self._local.rank]]
-        self._combine_across(call, output.view(-1), sums, wanted, across)
+        rows, work = self._start_pieces_across(call, sums, wanted)
+        self._cross.finish(call, work)
+        if output.numel():
+            self._combine(rows, across, output.view(-1))
 
     def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
         if data.is_cuda:
@@ -174,29 +182,34 @@ class Hierarchical(Torch):
         output.copy_(self._local.take(ticket)[0])
         return 0
 
-    def _reduce_across(self, call: Call, output: torch.Tensor, piece: torch.Tensor, how: Header) -> None:
+    def _reduce_across(self, call: Call, output: torch.Tensor, piece: torch.Tensor, how: Header) -> Iterator[None]:
         """The reduction of the same piece of all hosts; `output` may be `piece`."""
         count = len(self._hosts)
         if count * piece.nbytes <= SMALL:
-            rows = self._gather_across(call, [piece.nbytes] * count, as_bytes(piece)).view(piece.dtype)
-            self._combine(rows.view(count, piece.numel()), how, output)
+            gathered, work = self._start_gather(call, [piece.nbytes] * count, as_bytes(piece))
+            yield
+            self._cross.finish(call, work)
+            self._combine(gathered.view(piece.dtype).view(count, piece.numel()), how, output)
             return
         counts = divided(piece.numel(), count)
+        rows, work = self._start_pieces_across(call, piece, counts)
+        yield
+        self._cross.finish(call, work)
         part = torch.empty(counts[self._host], dtype=piece.dtype)
-        self._combine_across(call, part, piece, counts, how)
-        sizes = [elements * piece.itemsize for elements in counts]
-        as_bytes(output).copy_(self._gather_across(call, sizes, as_bytes(part)))
+        if part.numel():
+            self._combine(rows, how, part)
+        gathered, work = self._start_gather(call, [elements * piece.itemsize for elements in counts], as_bytes(part))
+        yield
+        self._cross.finish(call, work)
+        as_bytes(output).copy_(gathered)
 
-    def _combine_across(
-        self, call: Call, output: torch.Tensor, sums: torch.Tensor, counts: Sequence[int], how: Header
-    ) -> None:
-        """Of `sums`, `counts[h]` elements go to host h; `output` becomes the reduction of those that come."""
+    def _start_pieces_across(self, call: Call, sums: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, Work]:
+        """Of `sums`, `counts[h]` elements go to host h; those that come, a row each."""
         hosts, own = len(self._hosts), counts[self._host]
-        rows = torch.empty(hosts * own, dtype=sums.dtype)
+        rows = torch.empty((hosts, own), dtype=sums.dtype)
         sent = [elements * sums.itemsize for elements in counts]
-        self._cross.alltoall(call, as_bytes(rows), as_bytes(sums), [own * sums.itemsize] * hosts, sent)
-        if own:
-            self._combine(rows.view(hosts, own), how, output)
+        received = [own * sums.itemsize] * hosts
+        return rows, self._cross.start_alltoall(call, as_bytes(rows), as_bytes(sums), received, sent)
 
     def _combine(self, rows: torch.Tensor, how: Header, output: torch.Tensor) -> None:
         if how.op == "average" and not (rows.is_floating_point() or rows.is_complex()):
@@ -207,9 +220,14 @@ class Hierarchical(Torch):
             combine_present(rows, how, len(rows), output)
 
     def _gather_across(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
+        gathered, work = self._start_gather(call, sizes, data)
+        self._cross.finish(call, work)
+        return gathered
+
+    def _start_gather(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> tuple[torch.Tensor, Work]:
         output = torch.empty(sum(sizes), dtype=torch.uint8)
-        self._cross.alltoall(call, output, data.repeat(len(sizes)), sizes, [data.numel()] * len(sizes))
-        return output
+        sent = [data.numel()] * len(sizes)
+        return output, self._cross.start_alltoall(call, output, data.repeat(len(sizes)), sizes, sent)
 
     def _on_host(self, call: Call, operation: Callable[[], int]) -> None:
         """An operation of this host's ranks; what breaks it is said in the words that all hosts hear."""

@@ -9,10 +9,12 @@ gloo. Knows nothing of hosts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, Work  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.checked import Checked, as_bytes
@@ -24,8 +26,9 @@ from phalanx.collectives.transports.peers import Peers
 from phalanx.collectives.transports.reduction import combine
 from phalanx.collectives.transports.transport import RankState
 
+_DONE = object()  # of a part that has no more steps
 SMALL = 64 << 10  # bytes of all ranks together up to which everybody gets everything: one round trip less
-SEGMENT = 4 << 20  # bytes of an allreduce under way at a time: buffers of this size are used again, not mapped anew
+SEGMENT = 1 << 20  # bytes of an allreduce in one move: several are under way, and buffers are used again
 
 
 class Torch(Checked):
@@ -87,13 +90,33 @@ class Torch(Checked):
             combine_present(rows.view(len(present), into.numel()), how, self.size, into)
             return
         step = SEGMENT // output.dtype.itemsize
-        for start in range(0, into.numel(), step):
-            part = into[start : start + step]
-            counts = divided(part.numel(), self.size)
-            piece = torch.empty(counts[self.rank], dtype=output.dtype)
-            given = None if data is None else data[start : start + step]
-            self._reduce_pieces(call, piece, given, counts, how, present)
-            self._gather_into(call, as_bytes(part), [count * piece.itemsize for count in counts], as_bytes(piece))
+        in_turn(
+            self._reduce_part(
+                call,
+                into[start : start + step],
+                None if data is None else data[start : start + step],
+                how,
+                present,
+            )
+            for start in range(0, into.numel(), step)
+        )
+
+    def _reduce_part(
+        self, call: Call, output: torch.Tensor, tensor: torch.Tensor | None, how: Header, present: Sequence[int]
+    ) -> Iterator[None]:
+        """Yields while its bytes are on their way."""
+        counts = divided(output.numel(), self.size)
+        piece = torch.empty(counts[self.rank], dtype=output.dtype)
+        rows, work = self._start_pieces(call, piece, tensor, counts, present)
+        yield
+        self._gloo.finish(call, work)
+        if len(piece):
+            combine_present(rows, how, self.size, piece)
+        sizes = [count * piece.itemsize for count in counts]
+        data = as_bytes(piece).repeat(self.size)
+        work = self._gloo.start_alltoall(call, as_bytes(output), data, sizes, [piece.nbytes] * self.size)
+        yield
+        self._gloo.finish(call, work)
 
     def _reduce_pieces(
         self,
@@ -107,25 +130,34 @@ class Torch(Checked):
         if output.is_cuda:
             self._nccl().reduce_pieces(output, tensor, counts, how)
             return
+        rows, work = self._start_pieces(call, output, tensor, counts, present)
+        self._gloo.finish(call, work)
+        if counts[self.rank]:
+            combine_present(rows, how, self.size, output)
+
+    def _start_pieces(
+        self,
+        call: Call,
+        output: torch.Tensor,
+        tensor: torch.Tensor | None,
+        counts: Sequence[int],
+        present: Sequence[int],
+    ) -> tuple[torch.Tensor, Work]:
+        """What will be this rank's piece of all tensors, a row each."""
         width = output.dtype.itemsize
-        rows = torch.empty(len(present) * counts[self.rank], dtype=output.dtype)
+        rows = torch.empty((len(present), counts[self.rank]), dtype=output.dtype)
         received = [counts[self.rank] * width if rank in present else 0 for rank in range(self.size)]
         sent = [0 if tensor is None else count * width for count in counts]
         data = as_bytes(rows[:0] if tensor is None else tensor)
-        self._gloo.alltoall(call, as_bytes(rows), data, received, sent)
-        if counts[self.rank]:
-            combine_present(rows.view(len(present), -1), how, self.size, output)
+        return rows, self._gloo.start_alltoall(call, as_bytes(rows), data, received, sent)
 
     def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
         if data.is_cuda:
             return self._nccl().gather(sizes, data)
         output = torch.empty(sum(sizes), dtype=torch.uint8)
-        self._gather_into(call, output, sizes, data)
-        return output
-
-    def _gather_into(self, call: Call, output: torch.Tensor, sizes: Sequence[int], data: torch.Tensor) -> None:
-        """Everybody to everybody at once: gloo's ring takes 2.6 times as long for 64 MiB (loopback, 2 and 4 ranks)."""
+        # Everybody to everybody at once: gloo's ring takes 2.6 times as long for 64 MiB (loopback, 2 and 4 ranks).
         self._gloo.alltoall(call, output, data.repeat(self.size), sizes, [data.numel()] * self.size)
+        return output
 
     def _exchange_bytes(
         self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
@@ -189,3 +221,16 @@ def divided(total: int, parts: int) -> list[int]:
     """`total` in `parts` that differ by one at most, the larger ones first."""
     each, more = divmod(total, parts)
     return [each + (part < more) for part in range(parts)]
+
+
+def in_turn(parts: Iterable[Iterator[None]]) -> None:
+    """Run them all, a step of each after a step of the next: while bytes of one are on their way, others compute.
+
+    The same steps in the same order on every rank, whoever is faster.
+    """
+    coming, begun = iter(parts), deque[Iterator[None]]()
+    while True:
+        begun.extendleft(islice(coming, 1))
+        if not begun:
+            return
+        begun = deque(part for part in begun if next(part, _DONE) is not _DONE)
