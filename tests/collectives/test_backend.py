@@ -140,6 +140,25 @@ def test_a_killed_rank_is_named_in_backward_and_by_an_error_that_is_torchs_too(
     second.communicate(timeout=60)
 
 
+def test_a_rank_that_does_not_come_is_named_while_there_is_time_and_when_it_is_up(
+    start_ranks: Callable[..., list[subprocess.Popen[str]]],
+) -> None:
+    code = """
+        import datetime, torch.distributed as dist
+        where = f"file://{os.environ['PHALANX_RENDEZVOUS']}-torch"
+        limit = datetime.timedelta(seconds=4)
+        try:
+            dist.init_process_group("phalanx", init_method=where, rank=0, world_size=2, timeout=limit)
+        except CollectiveTimeout as error:
+            print(error.missing, error.message)
+            os._exit(0)
+        """
+    (first,) = start_ranks(2, code, ranks=[0])
+    output, errors = first.communicate(timeout=60)
+    assert output == "(1,) rank 1 did not join within 4 s\n", errors
+    assert "waiting for rank 1 to join" in errors
+
+
 def test_a_script_of_torchruns_runs_unchanged_where_phalanx_is_installed(tmp_path: Path) -> None:
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["torch.backends"]
     installed = tmp_path / "phalanx_ml-0.dist-info"  # as pip writes it: the checkout's own may be older

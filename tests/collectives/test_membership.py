@@ -298,14 +298,30 @@ Path(f"{member.rendezvous}-{member.rank}").touch()
 while not all(Path(f"{member.rendezvous}-{rank}").exists() for rank in (0, 2)):
     time.sleep(0.01)
 try:
-    join(member, timeout_s=3.0)
+    join(member, timeout_s=4.0)
 except CollectiveTimeout as error:
     print(error.missing, error, flush=True)
     os._exit(0)
 """
     for rank in start_ranks(3, code, ranks=[0, 2]):
         output, errors = rank.communicate(timeout=60)
-        assert output.startswith("(1,) generation 1: rank 1 did not join within 3 s"), errors
+        assert output.startswith("(1,) generation 1: rank 1 did not join within 4 s"), errors
+        assert errors == "waiting for rank 1 to join\n", "said once, while there is still time to do something"
+
+
+def test_an_address_at_which_nobody_answers_is_said_while_there_is_time(start_ranks, free_port):
+    code = """
+try:
+    join(member, timeout_s=4.0)
+except CollectiveTimeout as error:
+    print(error.missing, flush=True)
+    os._exit(0)
+"""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port), "PHALANX_RENDEZVOUS": ""}
+    (rank,) = start_ranks(2, code, ranks=[1], extra=place)
+    output, errors = rank.communicate(timeout=60)
+    assert output == "(0,)\n", errors
+    assert f"waiting for rank 0 to answer at 127.0.0.1:{free_port}" in errors
 
 
 def test_a_member_of_another_generation_is_not_taken_for_ours(start_ranks):

@@ -8,7 +8,9 @@ decides as it does for our own groups. Knows nothing of operations.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,17 +21,21 @@ from phalanx.collectives.identity import Identity
 from phalanx.collectives.process_group import ProcessGroupPhalanx
 from phalanx.collectives.watch import watch
 
+log = logging.getLogger(__name__)
+
 _SECOND = timedelta(seconds=1)
+_PATIENCE_S = 3.0  # then it is said whom all wait for
 
 
 def create(group: Any) -> ProcessGroupPhalanx:
     """The group that c10d's DistributedBackendOptions describe; collective over its ranks. Raises CollectiveError."""
     timeout_s = group.timeout / _SECOND
+    names = group.global_ranks_in_group or range(group.group_size)
     party = Party(
         group.store,
         group.group_rank,
-        _hosts(group, timeout_s),
-        names=group.global_ranks_in_group or range(group.group_size),
+        _hosts(group, names, timeout_s),
+        names=names,
         address="",
         choice=parse_choice(os.environ.get("PHALANX_TRANSPORT", "auto")),
         timeout_s=timeout_s,
@@ -42,21 +48,32 @@ def create(group: Any) -> ProcessGroupPhalanx:
     return ProcessGroupPhalanx(NAME, transport, group.store, group.timeout)
 
 
-def _hosts(group: Any, timeout_s: float) -> list[list[int]]:
+def _hosts(group: Any, names: Sequence[int], timeout_s: float) -> list[list[int]]:
     """The ranks of each host, as the ranks themselves say. Raises CollectiveTimeout naming those that do not come."""
     keys = [f"host/{rank}" for rank in range(group.group_size)]
     group.store.set(keys[group.group_rank], Identity.own(os.environ.get("PHALANX_HOST", "")).host)
-    try:
-        group.store.wait(keys, timedelta(seconds=timeout_s))
-    except RuntimeError as error:
-        missing = tuple(rank for rank, key in enumerate(keys) if not group.store.check([key]))
+    patience_s = min(_PATIENCE_S, timeout_s)
+    if missing := _missing(group.store, keys, patience_s):
+        log.warning("waiting for rank %s to join", ", ".join(str(names[rank]) for rank in missing))
+        missing = _missing(group.store, keys, timeout_s - patience_s)
+    if missing:
+        absent = tuple(names[rank] for rank in missing)
         raise CollectiveTimeout(
-            f"rank {', '.join(map(str, missing))} did not join within {timeout_s:g} s",
-            missing=missing,
-            where=f"rank {group.group_rank} of {group.group_size}",
+            f"rank {', '.join(map(str, absent))} did not join within {timeout_s:g} s",
+            missing=absent,
+            where=f"rank {names[group.group_rank]}",
             remedy="look at the log of that rank, or whether its process was started",
-        ) from error
+        )
     ranks: dict[bytes, list[int]] = {}
     for rank, key in enumerate(keys):
         ranks.setdefault(group.store.get(key), []).append(rank)
     return list(ranks.values())
+
+
+def _missing(store: Any, keys: Sequence[str], timeout_s: float) -> list[int]:
+    """The ranks whose keys are not there after `timeout_s`."""
+    try:
+        store.wait(keys, timedelta(seconds=timeout_s))
+    except RuntimeError:
+        return [rank for rank, key in enumerate(keys) if not store.check([key])]
+    return []

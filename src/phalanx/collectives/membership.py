@@ -7,6 +7,7 @@ who shares memory with whom. Knows nothing of tensors; `group` moves them.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +20,10 @@ from phalanx.collectives.identity import Identity
 from phalanx.collectives.launchers import Address, meeting_point, number, told_by
 from phalanx.collectives.rendezvous import meet_at
 
+log = logging.getLogger(__name__)
+
 _STORE_GONE = (DistNetworkError, DistStoreError)  # what torch says when nobody answers
+_PATIENCE_S = 3.0  # then it is said whom all wait for
 _LEAVING_S = 5.0  # how long rank 0 keeps the store for members that have not left yet
 
 
@@ -131,7 +135,8 @@ class Register:
 
     def _form(self, timeout_s: float) -> None:
         """Whether the group is formed is decided once, by the first that sees all or has waited too long."""
-        deadline = time.monotonic() + timeout_s
+        begun = time.monotonic()
+        deadline, speaks_at = begun + timeout_s, begun + _PATIENCE_S
         ranks = range(self._me.size)
         keys = [f"member/{rank}" for rank in ranks]
         self.store.set(keys[self._me.rank], json.dumps(asdict(Identity.own(self._me.host))))
@@ -140,8 +145,12 @@ class Register:
                 outcome = self.store.compare_set("outcome", "", "formed")
             elif self.store.check(["outcome"]):
                 outcome = self.store.get("outcome")
-            elif time.monotonic() > deadline:
+            elif time.monotonic() > min(deadline, speaks_at):
                 missing = [rank for rank in ranks if not self.store.check([keys[rank]])]
+                if time.monotonic() <= deadline:
+                    log.warning("waiting for rank %s to join", ", ".join(map(str, missing)))
+                    speaks_at = deadline
+                    continue
                 text = f"rank {', '.join(map(str, missing))} did not join within {timeout_s:g} s"
                 outcome = self.store.compare_set("outcome", "", json.dumps({"missing": missing, "text": text}))
             else:

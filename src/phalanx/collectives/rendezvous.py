@@ -8,6 +8,7 @@ be a network that only the job's hosts reach. Knows nothing of what is written i
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -20,7 +21,10 @@ from torch.distributed import DistError, FileStore, Store, TCPStore  # type: ign
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout
 from phalanx.collectives.launchers import Address
 
+log = logging.getLogger(__name__)
+
 _EVERY_S = 0.05
+_PATIENCE_S = 3.0  # then it is said whom this rank waits for
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,18 @@ def _connect(where: Address, held: socket.socket | None, timeout_s: float) -> Me
 
 def _reach(where: Address, timeout_s: float) -> str:
     """Wait until somebody listens there; our own address. torch would wait as well, but deaf to Ctrl-C and loudly."""
-    deadline = time.monotonic() + timeout_s
+    begun = time.monotonic()
+    deadline, speaks_at = begun + timeout_s, begun + _PATIENCE_S
+    who = "the launcher" if where.held_by_agent else "rank 0"
     while True:
         try:
             with socket.create_connection((where.host, where.port), timeout=max(timeout_s, 1)) as connection:
                 return str(connection.getsockname()[0])
         except OSError as error:
+            if time.monotonic() > speaks_at:
+                log.warning("waiting for %s to answer at %s", who, where)
+                speaks_at = deadline
             if time.monotonic() > deadline:
-                who = "the launcher" if where.held_by_agent else "rank 0"
                 raise CollectiveTimeout(
                     f"{who} did not answer at {where} within {timeout_s:g} s: {error.strerror or error}",
                     missing=() if where.held_by_agent else (0,),
