@@ -270,7 +270,7 @@ def a_work_tells_all_that_torch_asks() -> None:
     assert work.is_success()
     assert work.exception() is None
     equal(work.result()[0], torch.stack(everything(3)).sum(0))
-    equal(work.get_future().wait()[0], work.result()[0])
+    equal(work.get_future().value()[0], work.result()[0])
     work.synchronize()
     twice = dist.all_reduce(tensor, async_op=True).get_future().then(lambda future: future.value()[0] * 2)
     equal(twice.wait(), torch.stack(everything(3)).sum(0) * 2 * size())
@@ -628,6 +628,19 @@ def threads_files_and_memory_are_given_back() -> None:
         dist.all_reduce(torch.ones(3), group=group, async_op=True).get_future().wait()
         dist.destroy_process_group(group)
     assert held() == before
+
+
+@check("life")
+def one_that_broke_is_made_anew_in_the_same_store() -> None:
+    """torchrun's store outlives the groups in it, and torch calls each of them the same."""
+    me, everybody, shared = rank(), size(), store()
+    dist.destroy_process_group()
+    for _ in range(3):
+        dist.init_process_group("phalanx", store=shared, rank=me, world_size=everybody, timeout=timedelta(seconds=20))
+        with pytest.raises(Mismatch):
+            dist.all_reduce(torch.ones(2 + me))
+        dist.destroy_process_group()
+    start()
 
 
 _starts = 0

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
 from phalanx.autoload import NAME
 from phalanx.collectives.connect import Party, connect, parse_choice
 from phalanx.collectives.errors import CollectiveTimeout
@@ -30,6 +32,8 @@ _PATIENCE_S = 3.0  # then it is said whom all wait for
 def create(group: Any) -> ProcessGroupPhalanx:
     """The group that c10d's DistributedBackendOptions describe; collective over its ranks. Raises CollectiveError."""
     timeout_s = group.timeout / _SECOND
+    # Who destroys a group and makes it anew gets the same store, with what was said in it before.
+    group.store = PrefixStore(str(group.store.add(f"made/{group.group_rank}", 1)), group.store)
     names = group.global_ranks_in_group or range(group.group_size)
     party = Party(
         group.store,

@@ -159,6 +159,8 @@ class Pending(dist.Work):
         return self._call.result
 
     def get_future(self) -> Future[Any]:
+        if self._future is None and self.is_success():
+            self._future = Done(self._call.result).get_future()
         if self._future is None:
             # What `then` raises is an error for C++ as well; Future.set_exception makes one for Python alone.
             gate: Future[None] = Future()
