@@ -25,10 +25,10 @@ from phalanx.collectives.transports.checked import as_bytes
 from phalanx.collectives.transports.gloo import Gloo
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
-from phalanx.collectives.transports.torch import SMALL, Torch, combine_present, divided, in_turn
+from phalanx.collectives.transports.torch import SMALL, Torch, at_once, combine_present, divided, in_turn
 from phalanx.collectives.transports.transport import Transport
 
-SEGMENT = 512 << 10  # bytes of a rank's piece in one move: the sum of 4 MiB on two hosts of two ranks has four
+SEGMENT = 128 << 10  # bytes of a rank's piece for each host in one move: several are under way
 
 
 class Hierarchical(Torch):
@@ -93,7 +93,7 @@ class Hierarchical(Torch):
             self._on_host(call, lambda: self._reduce_on_host(sums, data, on_host))
             in_turn([self._reduce_across(call, into, sums, across)])
             return
-        step = SEGMENT * self._local.size // data.itemsize
+        step = SEGMENT * self.size // data.itemsize
         in_turn(
             self._reduce_on_levels(call, into[start : start + step], data[start : start + step], on_host, across)
             for start in range(0, data.numel(), step)
@@ -184,50 +184,48 @@ class Hierarchical(Torch):
 
     def _reduce_across(self, call: Call, output: torch.Tensor, piece: torch.Tensor, how: Header) -> Iterator[None]:
         """The reduction of the same piece of all hosts; `output` may be `piece`."""
-        count = len(self._hosts)
-        if count * piece.nbytes <= SMALL:
-            gathered, work = self._start_gather(call, [piece.nbytes] * count, as_bytes(piece))
+        if at_once(len(self._hosts), piece.nbytes):
+            rows, work = self._cross.start_gather(call, as_bytes(piece), [piece.nbytes] * len(self._hosts))
             yield
             self._cross.finish(call, work)
-            self._combine(gathered.view(piece.dtype).view(count, piece.numel()), how, output)
+            self._combine([row.view(piece.dtype) for row in rows], how, output)
             return
-        counts = divided(piece.numel(), count)
-        rows, work = self._start_pieces_across(call, piece, counts)
+        counts = divided(piece.numel(), len(self._hosts))
+        sums, work = self._start_pieces_across(call, piece, counts)
         yield
         self._cross.finish(call, work)
         part = torch.empty(counts[self._host], dtype=piece.dtype)
         if part.numel():
-            self._combine(rows, how, part)
-        gathered, work = self._start_gather(call, [elements * piece.itemsize for elements in counts], as_bytes(part))
+            self._combine(sums, how, part)
+        sizes = [elements * piece.itemsize for elements in counts]
+        rows, work = self._cross.start_gather(call, as_bytes(part), sizes)
         yield
         self._cross.finish(call, work)
-        as_bytes(output).copy_(gathered)
+        torch.cat(rows, out=as_bytes(output))
 
-    def _start_pieces_across(self, call: Call, sums: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, Work]:
+    def _start_pieces_across(
+        self, call: Call, sums: torch.Tensor, counts: Sequence[int]
+    ) -> tuple[list[torch.Tensor], Work]:
         """Of `sums`, `counts[h]` elements go to host h; those that come, a row each."""
         hosts, own = len(self._hosts), counts[self._host]
         rows = torch.empty((hosts, own), dtype=sums.dtype)
         sent = [elements * sums.itemsize for elements in counts]
         received = [own * sums.itemsize] * hosts
-        return rows, self._cross.start_alltoall(call, as_bytes(rows), as_bytes(sums), received, sent)
+        work = self._cross.start_alltoall(call, as_bytes(rows), as_bytes(sums), received, sent)
+        return list(rows), work
 
-    def _combine(self, rows: torch.Tensor, how: Header, output: torch.Tensor) -> None:
-        if how.op == "average" and not (rows.is_floating_point() or rows.is_complex()):
-            total = torch.empty_like(rows[0])
+    def _combine(self, rows: Sequence[torch.Tensor], how: Header, output: torch.Tensor) -> None:
+        if how.op == "average" and not (output.is_floating_point() or output.is_complex()):
+            total = torch.empty_like(output)
             combine_present(rows, replace(how, op="sum", postscale=1.0), len(rows), total)
-            combine_present(total[None], how, self.size, output)
+            combine_present([total], how, self.size, output)
         else:
             combine_present(rows, how, len(rows), output)
 
     def _gather_across(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
-        gathered, work = self._start_gather(call, sizes, data)
+        rows, work = self._cross.start_gather(call, data, sizes)
         self._cross.finish(call, work)
-        return gathered
-
-    def _start_gather(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> tuple[torch.Tensor, Work]:
-        output = torch.empty(sum(sizes), dtype=torch.uint8)
-        sent = [data.numel()] * len(sizes)
-        return output, self._cross.start_alltoall(call, output, data.repeat(len(sizes)), sizes, sent)
+        return torch.cat(rows)
 
     def _on_host(self, call: Call, operation: Callable[[], int]) -> None:
         """An operation of this host's ranks; what breaks it is said in the words that all hosts hear."""
