@@ -94,13 +94,13 @@ try:
     while True:
         group.allreduce(torch.ones(100_000), name="gradients").wait()
 except PeerLost as error:
-    print(error.ranks, str(error).splitlines()[0], flush=True)
+    print(error.ranks, error.where, str(error).splitlines()[0], flush=True)
 shutdown()  # rank 0 holds the register: it waits until the others have read there why they failed
 """
 
 
 def test_a_rank_that_dies_on_another_host_is_named_on_all(tmp_path):
     *survivors, _ = on_hosts([2, 2], LOSES_THE_LAST, tmp_path, bad=1)
-    for said in survivors:
-        assert said.startswith("(3,) "), said
+    for rank, said in enumerate(survivors):
+        assert said.startswith(f"(3,) rank {rank} "), said
         assert "'gradients': rank 3 (pid" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +89,19 @@ def test_a_reduction_in_several_segments_equals_the_documented_sum(ranks: Crew) 
     case = Case("allreduce", torch.bfloat16, (5_000_001,), "average", seed=3)
     expected = levels(ranks, case.inputs(ranks.size), case)
     assert all(alike(received(answer), expected) for answer in ranks.tell(jobs.on_transport, case))
+
+
+@pytest.mark.parametrize("kind", [Kind("gloo", 2), Kind("hierarchical", 6, hosts=3)], ids=str)
+def test_two_ranks_in_one_move_and_three_hosts_in_two_get_the_documented_sum(kind: Kind, tmp_path: Path) -> None:
+    with crew(kind, tmp_path) as ranks:
+        for dtype, elements in ((torch.float16, 1_700_003), (torch.float32, 30_001), (torch.int32, 90_007)):
+            for what in ("allreduce", "allreduce in place", "reducescatter"):
+                case = Case(what, dtype, (elements,), "average", seed=elements)
+                expected = levels(ranks, case.inputs(ranks.size), case)
+                cut = jobs.pieces(elements, ranks.size)
+                wanted = torch.split(expected, cut) if what == "reducescatter" else (expected,) * ranks.size
+                for answer, right in zip(ranks.tell(jobs.on_transport, case), wanted, strict=True):
+                    assert alike(received(answer), right), (dtype, what)
 
 
 @st.composite
