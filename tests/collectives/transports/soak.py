@@ -4,7 +4,7 @@
 
 Every rank draws the same operations from the seed, and the inputs of all ranks from a bank that all have, so
 each checks its own results against a reduction in rank order done in torch. Blocking and asynchronous, sizes
-from nothing to 32 MiB, every dtype, ranks that dawdle, subgroups that come and go while the big one works.
+from nothing to 32 MiB, the dtypes below, ranks that dawdle, subgroups that come and go while the big one works.
 """
 
 from __future__ import annotations
