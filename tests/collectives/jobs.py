@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +196,25 @@ def in_subgroups(group: Group) -> Any:
             total = part.allreduce(torch.tensor([10.0**group.rank])).synchronize().item()
             said.append((ranks, part.rank, part.size, part.members, total))
     return said
+
+
+def held_after_subgroups_come_and_go(group: Group) -> Any:
+    """Open files and threads of this process, before and after."""
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    counts = []
+    for number in range(7):
+        if number == 1:  # the first makes what stays
+            counts.append(held())
+        part = group.subgroup(range(group.size))
+        assert part is not None
+        part.barrier()
+        part.close()
+    del part
+    group.subgroup([0])  # whose making forgets those that are closed
+    return [*counts, held()]
 
 
 def mismatch_in_a_subgroup(group: Group) -> Any:

@@ -189,6 +189,12 @@ def test_subgroups_overlap_and_know_their_ranks(ranks: Crew) -> None:
     assert answers[last] == [([0, last], 1, 2, (0, last), 1.0 + 10.0**last)]
 
 
+def test_subgroups_that_were_closed_are_forgotten(ranks: Crew) -> None:
+    for before, after in ranks.tell(jobs.held_after_subgroups_come_and_go):
+        assert after[0] <= before[0]
+        assert after[1] <= before[1]
+
+
 def test_objects_come_back_alike_and_others_are_named(ranks: Crew) -> None:
     mine = [{"rank": rank, "list": [None, True, 1.5, "é"], "deep": {"x": [rank]}} for rank in range(ranks.size)]
     assert ranks.tell(jobs.objects_of_all) == [(mine, mine[1])] * ranks.size

@@ -418,7 +418,7 @@ class Group:
         )
         membership = replace(self.membership, rank=mine, size=len(ranks), local_rank=0, local_size=1)
         group = _connected(membership, party, f"ranks {', '.join(map(str, members))}")
-        self._subgroups.append(group)
+        self._subgroups = [one for one in self._subgroups if one._leave.alive] + [group]  # those not closed yet
         return group
 
     def abort(self, reason: str) -> None:
