@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.distributed import PrefixStore, Store, Work  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
 from phalanx.collectives.transports.checked import as_bytes
-from phalanx.collectives.transports.gloo import Gloo
+from phalanx.collectives.transports.gloo import Gloo, Moves
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
 from phalanx.collectives.transports.torch import SMALL, Torch, at_once, combine_present, divided, in_turn
@@ -129,8 +129,8 @@ class Hierarchical(Torch):
         sums = torch.empty(per_rank[self._local.rank], dtype=tensor.dtype)
         self._scatter_on_host(call, sums, data, per_rank, on_host)
         wanted = [counts[rank] for rank in columns[self._local.rank]]
-        rows, work = self._start_pieces_across(call, sums, wanted)
-        self._cross.finish(call, work)
+        rows, moves = self._start_pieces_across(call, sums, wanted)
+        self._cross.finish(call, moves)
         if output.numel():
             self._combine(rows, across, output.view(-1))
 
@@ -185,34 +185,34 @@ class Hierarchical(Torch):
     def _reduce_across(self, call: Call, output: torch.Tensor, piece: torch.Tensor, how: Header) -> Iterator[None]:
         """The reduction of the same piece of all hosts; `output` may be `piece`."""
         if at_once(len(self._hosts), piece.nbytes):
-            rows, work = self._cross.start_gather(call, as_bytes(piece), [piece.nbytes] * len(self._hosts))
+            rows, moves = self._cross.start_gather(call, as_bytes(piece), [piece.nbytes] * len(self._hosts))
             yield
-            self._cross.finish(call, work)
+            self._cross.finish(call, moves)
             self._combine([row.view(piece.dtype) for row in rows], how, output)
             return
         counts = divided(piece.numel(), len(self._hosts))
-        sums, work = self._start_pieces_across(call, piece, counts)
+        sums, moves = self._start_pieces_across(call, piece, counts)
         yield
-        self._cross.finish(call, work)
+        self._cross.finish(call, moves)
         part = torch.empty(counts[self._host], dtype=piece.dtype)
         if part.numel():
             self._combine(sums, how, part)
         sizes = [elements * piece.itemsize for elements in counts]
-        rows, work = self._cross.start_gather(call, as_bytes(part), sizes)
+        rows, moves = self._cross.start_gather(call, as_bytes(part), sizes)
         yield
-        self._cross.finish(call, work)
+        self._cross.finish(call, moves)
         torch.cat(rows, out=as_bytes(output))
 
     def _start_pieces_across(
         self, call: Call, sums: torch.Tensor, counts: Sequence[int]
-    ) -> tuple[list[torch.Tensor], Work]:
+    ) -> tuple[list[torch.Tensor], Moves]:
         """Of `sums`, `counts[h]` elements go to host h; those that come, a row each."""
         hosts, own = len(self._hosts), counts[self._host]
         rows = torch.empty((hosts, own), dtype=sums.dtype)
         sent = [elements * sums.itemsize for elements in counts]
         received = [own * sums.itemsize] * hosts
-        work = self._cross.start_alltoall(call, as_bytes(rows), as_bytes(sums), received, sent)
-        return list(rows), work
+        moves = self._cross.start_alltoall(call, as_bytes(rows), as_bytes(sums), received, sent)
+        return list(rows), moves
 
     def _combine(self, rows: Sequence[torch.Tensor], how: Header, output: torch.Tensor) -> None:
         if how.op == "average" and not (output.is_floating_point() or output.is_complex()):
@@ -223,8 +223,8 @@ class Hierarchical(Torch):
             combine_present(rows, how, len(rows), output)
 
     def _gather_across(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
-        rows, work = self._cross.start_gather(call, data, sizes)
-        self._cross.finish(call, work)
+        rows, moves = self._cross.start_gather(call, data, sizes)
+        self._cross.finish(call, moves)
         return torch.cat(rows)
 
     def _on_host(self, call: Call, operation: Callable[[], int]) -> None:

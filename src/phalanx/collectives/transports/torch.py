@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
-from torch.distributed import PrefixStore, Store, Work  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.checked import Checked, as_bytes
-from phalanx.collectives.transports.gloo import Gloo
+from phalanx.collectives.transports.gloo import Gloo, Moves
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.nccl import Nccl, on_stream_of_caller
 from phalanx.collectives.transports.ordered import Call, Gathered
@@ -101,23 +101,23 @@ class Torch(Checked):
         """Yields while its bytes are on their way."""
         if at_once(self.size, output.nbytes):
             sizes = [output.nbytes if rank in present else 0 for rank in range(self.size)]
-            gathered, work = self._gloo.start_gather(call, as_bytes(output[:0] if tensor is None else tensor), sizes)
+            gathered, moves = self._gloo.start_gather(call, as_bytes(output[:0] if tensor is None else tensor), sizes)
             yield
-            self._gloo.finish(call, work)
+            self._gloo.finish(call, moves)
             combine_present([gathered[rank].view(output.dtype) for rank in present], how, self.size, output)
             return
         counts = divided(output.numel(), self.size)
         piece = torch.empty(counts[self.rank], dtype=output.dtype)
-        rows, work = self._start_pieces(call, piece, tensor, counts, present)
+        rows, moves = self._start_pieces(call, piece, tensor, counts, present)
         yield
-        self._gloo.finish(call, work)
+        self._gloo.finish(call, moves)
         if len(piece):
             combine_present(list(rows), how, self.size, piece)
         sizes = [count * piece.itemsize for count in counts]
         data = as_bytes(piece).repeat(self.size)
-        work = self._gloo.start_alltoall(call, as_bytes(output), data, sizes, [piece.nbytes] * self.size)
+        moves = self._gloo.start_alltoall(call, as_bytes(output), data, sizes, [piece.nbytes] * self.size)
         yield
-        self._gloo.finish(call, work)
+        self._gloo.finish(call, moves)
 
     def _reduce_pieces(
         self,
@@ -131,8 +131,8 @@ class Torch(Checked):
         if output.is_cuda:
             self._nccl().reduce_pieces(output, tensor, counts, how)
             return
-        rows, work = self._start_pieces(call, output, tensor, counts, present)
-        self._gloo.finish(call, work)
+        rows, moves = self._start_pieces(call, output, tensor, counts, present)
+        self._gloo.finish(call, moves)
         if counts[self.rank]:
             combine_present(list(rows), how, self.size, output)
 
@@ -143,7 +143,7 @@ class Torch(Checked):
         tensor: torch.Tensor | None,
         counts: Sequence[int],
         present: Sequence[int],
-    ) -> tuple[torch.Tensor, Work]:
+    ) -> tuple[torch.Tensor, Moves]:
         """What will be this rank's piece of all tensors, a row each."""
         width = output.dtype.itemsize
         rows = torch.empty((len(present), counts[self.rank]), dtype=output.dtype)
@@ -155,8 +155,8 @@ class Torch(Checked):
     def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
         if data.is_cuda:
             return self._nccl().gather(sizes, data)
-        rows, work = self._gloo.start_gather(call, data, sizes)
-        self._gloo.finish(call, work)
+        rows, moves = self._gloo.start_gather(call, data, sizes)
+        self._gloo.finish(call, moves)
         return torch.cat(rows)
 
     def _exchange_bytes(
