@@ -396,6 +396,7 @@ class Group:
         """
         asked = self.allgather_object(list(ranks), "subgroup")
         self._formed += 1
+        self._subgroups = [group for group in self._subgroups if group._leave.alive]  # the others were closed
         if any(other != list(ranks) for other in asked):
             said = "; ".join(f"rank {self.members[rank]}: {other}" for rank, other in enumerate(asked))
             raise Mismatch(f"the ranks want different subgroups: {said}", where=self._where)
@@ -418,7 +419,7 @@ class Group:
         )
         membership = replace(self.membership, rank=mine, size=len(ranks), local_rank=0, local_size=1)
         group = _connected(membership, party, f"ranks {', '.join(map(str, members))}")
-        self._subgroups = [one for one in self._subgroups if one._leave.alive] + [group]  # those not closed yet
+        self._subgroups.append(group)
         return group
 
     def abort(self, reason: str) -> None:
