@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from torch.distributed import HashStore
 
 from phalanx.collectives import CollectiveError
-from phalanx.collectives.connect import parse_choice
+from phalanx.collectives.connect import Party, connect, parse_choice
 from tests.collectives.test_group import LEAVE
 
 SAYS_WHICH = """
@@ -68,3 +71,18 @@ def test_an_unknown_transport_is_refused_with_those_there_are():
     with pytest.raises(CollectiveError, match="no transport 'infiniband'") as refusal:
         parse_choice("infiniband")
     assert "auto, shared-memory, gloo" in refusal.value.remedy
+
+
+def test_more_ranks_than_share_memory_are_all_told_at_once():
+    store, size = HashStore(), 65
+
+    def told(rank: int) -> str:
+        party = Party(store, rank, [range(size)], range(size), "", "shared-memory", 20.0, 20.0)
+        with pytest.raises(CollectiveError) as raised:
+            connect(party)
+        return raised.value.message
+
+    with ThreadPoolExecutor(size) as ranks:
+        assert set(ranks.map(told, range(size))) == {
+            "no shared memory: rank 0: 65 ranks on one host, and 64 at most share memory"
+        }

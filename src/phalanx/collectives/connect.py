@@ -66,7 +66,7 @@ def connect(party: Party) -> Transport:
         return Alone()
     plan = _plan(party)
     if plan is not None:
-        why = _refusal(party, "may", _can_build)
+        why = _refusal(party, "may", lambda: _can_share(party))
         if why is None:
             made: list[Transport] = []
             why = _refusal(party, "did", lambda: made.append(plan()))
@@ -147,10 +147,13 @@ def _flat(party: Party) -> Transport:
     )
 
 
-def _can_build() -> None:
-    from phalanx.collectives.transports.library import library
+def _can_share(party: Party) -> None:
+    from phalanx.collectives.transports.library import MAX_RANKS, library
     from phalanx.foundation import BuildError
 
+    most = max(map(len, party.hosts))
+    if most > MAX_RANKS:
+        raise CollectiveError(f"{most} ranks on one host, and {MAX_RANKS} at most share memory")
     try:
         library()
     except BuildError as error:

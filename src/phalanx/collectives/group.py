@@ -230,7 +230,7 @@ class Group:
         self, tensors: Sequence[torch.Tensor], how: Reduction, choose: Callable[[list[torch.Tensor]], T]
     ) -> Handle[T]:
         if any(tensor.ndim == 0 for tensor in tensors):
-            raise CollectiveError(f"reducescatter {how.name}: a tensor without dimensions has no rows")
+            raise CollectiveError(f"{f'reducescatter {how.name}'.strip()}: a tensor without dimensions has no rows")
         mine = [fusion.rows_of(tensor.shape[0], self.size)[self.rank] for tensor in tensors]
         outputs = [tensor.new_empty((rows, *tensor.shape[1:])) for rows, tensor in zip(mine, tensors, strict=True)]
         tickets, flats = [], []
@@ -283,7 +283,7 @@ class Group:
         asynchronous: bool = True,
     ) -> Handle[list[torch.Tensor]]:
         """As one `broadcast` each, in few operations."""
-        self._refuse_strangers(root, f"broadcast {name}")
+        self._refuse_strangers(root, f"broadcast {name}".strip())
         results = [tensor.detach() if in_place else tensor.detach().clone() for tensor in tensors]
         tickets, flats = [], []
         for indices in fusion.buckets(results):
@@ -345,7 +345,8 @@ class Group:
         """As `alltoall`."""
         if tensor.ndim == 0 or (splits is None and tensor.shape[0] % self.size):
             raise CollectiveError(
-                f"alltoall {name}: {list(tensor.shape)} has no {self.size} equal parts", remedy="give splits"
+                f"{f'alltoall {name}'.strip()}: {list(tensor.shape)} has no {self.size} equal parts",
+                remedy="give splits",
             )
         rows = [tensor.shape[0] // self.size] * self.size if splits is None else list(splits)
         data = tensor.detach().contiguous()
@@ -360,7 +361,9 @@ class Group:
 
         Raises CollectiveError naming the place of anything else in it.
         """
-        ticket = self._gather_rows(objects.encode(value, f"allgather_object {name}"), f"object {name}".strip(), False)
+        ticket = self._gather_rows(
+            objects.encode(value, f"allgather_object {name}".strip()), f"object {name}".strip(), False
+        )
         data, counts = self.transport.take(ticket)
         return [objects.decode(part) for part in torch.split(data, counts) if part.numel()]
 
