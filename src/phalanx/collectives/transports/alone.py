@@ -55,8 +55,8 @@ class Alone(Checked):
     ) -> None:
         self._reduce_all(call, output, tensor, how, present)
 
-    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
-        return data.clone()
+    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> list[torch.Tensor]:
+        return [data]
 
     def _exchange_bytes(
         self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]

@@ -55,8 +55,8 @@ class Checked(InOrder):
         """`output`, counts[rank] elements, becomes this rank's piece of the reduction of all tensors."""
 
     @abstractmethod
-    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
-        """All ranks' `data` (flat uint8, `sizes[r]` of rank r) one after the other."""
+    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> list[torch.Tensor]:
+        """All ranks' `data` (flat uint8, `sizes[r]` of rank r); this rank's may be `data` itself."""
 
     @abstractmethod
     def _exchange_bytes(
@@ -156,7 +156,12 @@ class Checked(InOrder):
 
         def run(call: Call) -> None:
             self._meet(call)
-            as_bytes(output).copy_(self._gather_bytes(call, [tensor.nbytes] * self.size, as_bytes(tensor)))
+            sizes = [tensor.nbytes] * self.size
+            rows = self._gather_bytes(call, sizes, as_bytes(tensor))
+            places = torch.split(as_bytes(output), sizes)
+            others = [rank for rank in range(self.size) if rank != self.rank]
+            for rank in (self.rank, *others):  # its own first: `tensor` may lie in another's place
+                places[rank].copy_(rows[rank])
 
         return self._do(header, tensor, run, asynchronous)
 
@@ -235,7 +240,7 @@ class Checked(InOrder):
             headers = self._meet(call)
             rows = [0 if other.joined else other.shape[0] for other in headers]
             row_bytes = tensor[:0].new_empty((1, *tensor.shape[1:])).nbytes
-            data = self._gather_bytes(call, [count * row_bytes for count in rows], as_bytes(tensor))
+            data = torch.cat(self._gather_bytes(call, [count * row_bytes for count in rows], as_bytes(tensor)))
             return data.view(tensor.dtype).view(sum(rows), *tensor.shape[1:]), rows
 
         return self._do(header, tensor, run, asynchronous)
@@ -299,8 +304,8 @@ class Checked(InOrder):
     def _gather_counts(self, call: Call, counts: Sequence[int] | None) -> list[int]:
         """The division of a reducescatter, to those who have joined (`counts` None) from the others."""
         mine = torch.tensor([-1] * self.size if counts is None else list(counts), dtype=torch.int64)
-        rows = self._gather_bytes(call, [mine.nbytes] * self.size, as_bytes(mine)).view(torch.int64)
-        found: list[int] = rows.view(self.size, self.size).amax(0).tolist()
+        rows = self._gather_bytes(call, [mine.nbytes] * self.size, as_bytes(mine))
+        found: list[int] = torch.stack(rows).view(torch.int64).amax(0).tolist()
         return found
 
     # Before an operation

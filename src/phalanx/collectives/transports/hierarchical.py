@@ -134,7 +134,7 @@ class Hierarchical(Torch):
         if output.numel():
             self._combine(rows, across, output.view(-1))
 
-    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
+    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> list[torch.Tensor]:
         if data.is_cuda:
             return super()._gather_bytes(call, sizes, data)
         column = self._gather_across(call, [sizes[ranks[self._local.rank]] for ranks in self._hosts], data)
@@ -149,7 +149,7 @@ class Hierarchical(Torch):
         by_column, _ = self._local.take(ticket)
         order = [ranks[number] for number in range(self._local.size) for ranks in self._hosts]
         parts = torch.split(by_column, [sizes[rank] for rank in order])
-        return torch.cat([parts[order.index(rank)] for rank in range(self.size)])
+        return [parts[order.index(rank)] for rank in range(self.size)]
 
     def _broadcast_bytes(self, call: Call, data: torch.Tensor, root: int) -> None:
         if data.is_cuda:

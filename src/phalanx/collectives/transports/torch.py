@@ -2,8 +2,9 @@
 
 On gloo, ranks only exchange bytes; what they add up, they add up themselves (`combine`), so that every dtype works
 and the order of sums is the documented one: rank order. Two exchanges a large reduction, 2(n-1)/n of its bytes sent
-and received by each rank (as a ring's; Patarasuk & Yuan 2009); one exchange a small one. Every operation begins
-with an exchange of headers, one round trip: see `checked`. Tensors of a GPU are NCCL's (`nccl`), after headers over
+and received by each rank (as a ring's; Patarasuk & Yuan 2009); one exchange a small one, or one of two ranks. What is
+large goes in segments, one summed while others are on the wire. Every operation begins with an exchange of headers,
+one round trip: see `checked`. Tensors of a GPU are NCCL's (`nccl`), after headers over
 gloo. Knows nothing of hosts.
 """
 
@@ -152,12 +153,12 @@ class Torch(Checked):
         data = as_bytes(rows[:0] if tensor is None else tensor)
         return rows, self._gloo.start_alltoall(call, as_bytes(rows), data, received, sent)
 
-    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> torch.Tensor:
+    def _gather_bytes(self, call: Call, sizes: Sequence[int], data: torch.Tensor) -> list[torch.Tensor]:
         if data.is_cuda:
-            return self._nccl().gather(sizes, data)
+            return list(torch.split(self._nccl().gather(sizes, data), list(sizes)))
         rows, moves = self._gloo.start_gather(call, data, sizes)
         self._gloo.finish(call, moves)
-        return torch.cat(rows)
+        return rows
 
     def _exchange_bytes(
         self, call: Call, output: torch.Tensor, data: torch.Tensor, received: Sequence[int], sent: Sequence[int]
