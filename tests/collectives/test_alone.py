@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from phalanx.collectives import Membership, compression, join
+from phalanx.collectives import CollectiveError, Membership, compression, join
 
 
 def test_every_operation_is_the_identity():
@@ -40,6 +40,13 @@ def test_scales_and_roundings_are_those_of_larger_groups():
     assert rounded.item() == 1.0
     sparse = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (3,))
     assert group.allreduce(sparse, "average").synchronize().to_dense().tolist() == [0.0, 3.0, 0.0]
+
+
+def test_a_scale_that_is_no_number_is_refused_and_harms_nothing():
+    group = join(Membership())
+    with pytest.raises(CollectiveError, match="sum loss: 'half' is no number to scale by"):
+        group.allreduce(torch.ones(2), "sum", "loss", prescale="half")
+    assert group.allreduce(torch.ones(2)).synchronize().tolist() == [1.0, 1.0]
 
 
 def test_it_is_its_own_only_subgroup():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Generic, TypeVar, get_args
 
 from phalanx.collectives.errors import CollectiveError
@@ -15,7 +16,7 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True)
 class Reduction:
-    """What is asked for, whatever the tensors. Raises CollectiveError for a reduction that does not exist."""
+    """What is asked for, whatever the tensors. Raises CollectiveError for what cannot be meant."""
 
     op: ReduceOp
     name: str
@@ -27,6 +28,10 @@ class Reduction:
         known = get_args(ReduceOp)
         if self.op not in known:
             raise CollectiveError(f"there is no reduction {self.op!r}", remedy=f"one of {', '.join(known)}")
+        scales: tuple[object, ...] = self.prescale, self.postscale
+        for scale in scales:
+            if not isinstance(scale, Real):
+                raise CollectiveError(f"{self.op} {self.name}".strip() + f": {scale!r} is no number to scale by")
 
 
 class Handle(Generic[T]):
