@@ -4,8 +4,7 @@ On gloo, ranks only exchange bytes; what they add up, they add up themselves (`c
 and the order of sums is the documented one: rank order. Two exchanges a large reduction, 2(n-1)/n of its bytes sent
 and received by each rank (as a ring's; Patarasuk & Yuan 2009); one exchange a small one, or one of two ranks. What is
 large goes in segments, one summed while others are on the wire. Every operation begins with an exchange of headers,
-one round trip: see `checked`. Tensors of a GPU are NCCL's (`nccl`), after headers over
-gloo. Knows nothing of hosts.
+one round trip: see `checked`. Tensors of a GPU are NCCL's (`nccl`), after headers over gloo. Knows nothing of hosts.
 """
 
 from __future__ import annotations
