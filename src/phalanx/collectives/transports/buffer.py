@@ -11,10 +11,15 @@ import ctypes
 import errno
 import os
 import secrets
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from phalanx.collectives.errors import CollectiveError
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout
 from phalanx.collectives.identity import start_ticks
+from phalanx.collectives.transports.library import version
 from phalanx.foundation import size_in_words
 
 BUFFERS = Path("/dev/shm")
@@ -46,6 +51,44 @@ def make_buffer(lib: ctypes.CDLL, size: int) -> tuple[Path, bytes]:
             remedy="make it larger (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm)",
         ) from error
     return path, token
+
+
+def meet_over_buffer(
+    lib: ctypes.CDLL, size: int, store: Store, rank: int, names: Sequence[int], timeout_s: float
+) -> tuple[Path, bytes]:
+    """Path and token of the buffer that rank 0 makes and the others learn of through `store`.
+
+    Raises CollectiveError on every rank where it cannot be made; CollectiveTimeout when rank 0 does not come.
+    """
+    where = f"rank {names[rank]}, shared memory"
+    if rank == 0:
+        try:
+            path, token = make_buffer(lib, size)
+        except CollectiveError as error:
+            store.set("buffer", "!" + error.message)
+            raise
+        store.set("buffer", f"{path.name} {token.decode()} {version()}")
+        return path, token
+    try:
+        store.wait(["buffer"], timedelta(seconds=timeout_s))
+    except RuntimeError as error:
+        raise CollectiveTimeout(
+            f"rank {names[0]} did not join within {timeout_s:g} s",
+            missing=(names[0],),
+            where=where,
+            remedy="look at the log of that rank, or whether its process was started",
+        ) from error
+    words = store.get("buffer").decode()
+    if words.startswith("!"):
+        raise CollectiveError(f"rank {names[0]}: {words[1:]}", where=where)
+    name, token_words, their_version = words.split()
+    if their_version != version():
+        raise CollectiveError(
+            f"rank {names[0]} runs another version of Phalanx",
+            where=where,
+            remedy="start all ranks from one installation",
+        )
+    return BUFFERS / Path(name).name, token_words.encode()
 
 
 def _pid_namespace() -> str:

@@ -18,6 +18,7 @@ TEXT = 1024  # bytes of a message, as in shm.c
 DIMENSIONS = 8
 MAX_RANKS = 64
 NAME_BYTES = 64
+RING = 4096  # operations that are remembered
 KINDS = (
     "allreduce", "reduce", "broadcast", "allgather", "reducescatter", "alltoall", "gather", "scatter", "barrier",
     "allgather_ragged", "alltoall_ragged", "join",

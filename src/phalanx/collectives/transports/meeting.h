@@ -163,7 +163,7 @@ static int wait_slowly(group *g, flag *f, int rank, uint32_t target) {
     }
   }
 }
-// Waking an idle core costs tens of microseconds (more on a virtual machine), so it pays to look on for about as long;
+// Waking an idle core costs tens of microseconds (more on a virtual machine), so it pays to look on for longer than that;
 // but not where ranks share a core, and not beside the program's own computing.
 static inline int wait_for(group *g, flag *f, int rank, uint32_t target) {
   int looks = g->crowded || !(g->spinning || atomic_load_explicit(&g->waiting, memory_order_relaxed)) ? 1 : g->spin;
@@ -259,14 +259,14 @@ static int arrive(group *g, call *c, uint32_t sequence) {
   int e = wait_all(g, ALL(arrived), sequence), differ = 0, joined = 0, excluded = 0;
   g->handing_over = 0;
   if (e) return e;
-  uint64_t cores = 0;
+  uint64_t cores[16] = {0};
   c->posted = g->crowded = 0;
   const descriptor *first = NULL;
   for (int r = 0; r < g->size; r++) {
     const descriptor *d = &g->ranks[r].does[sequence % PLACES];
-    uint64_t core = 1ull << atomic_load_explicit(&g->ranks[r].processor, memory_order_relaxed) % 64;
-    g->crowded |= (cores & core) != 0;
-    cores |= core;
+    uint32_t core = atomic_load_explicit(&g->ranks[r].processor, memory_order_relaxed) % 1024;
+    g->crowded |= (int)(cores[core / 64] >> core % 64 & 1);
+    cores[core / 64] |= 1ull << core % 64;
     g->active[r] = d->kind != JOIN;
     if (!g->active[r]) {
       joined = 1;

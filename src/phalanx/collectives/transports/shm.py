@@ -8,19 +8,19 @@ Knows nothing of hosts or process sets: the caller says who is here.
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import math
 import os
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
 from phalanx.collectives.transports import library as c
-from phalanx.collectives.transports.buffer import BUFFERS, make_buffer
+from phalanx.collectives.transports.buffer import meet_over_buffer
 from phalanx.collectives.transports.reference import refuse_meaningless
 from phalanx.collectives.transports.told import record_of, state_of
 from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
@@ -29,7 +29,7 @@ from phalanx.foundation import BuildError
 AREA = 4 << 20  # bytes of staging a rank
 SMALL = 16 << 10  # bytes that travel with the arrival
 LARGE = 8 << 20  # results from here on are written past the caches
-SPIN_S = 100e-6  # to look at a flag before sleeping on it
+SPIN_S = 250e-6  # to look at a flag before sleeping on it: more than waking a core and one chunk take
 _MOST_STAGING = 32 << 20
 
 _KIND = {name: number for number, name in enumerate(c.KINDS)}
@@ -74,7 +74,7 @@ class SharedMemory(Transport):
         while area * size > _MOST_STAGING and area > 512 << 10:
             area //= 2
         geometry = (area, SMALL)
-        path, token = self._buffer(store, self._c.ph_bytes(size, *geometry), timeout_s)
+        path, token = meet_over_buffer(self._c, self._c.ph_bytes(size, *geometry), store, rank, self.names, timeout_s)
         problem_words = ctypes.create_string_buffer(c.TEXT)
         missing = (ctypes.c_uint8 * c.MAX_RANKS)()
         try:
@@ -111,37 +111,6 @@ class SharedMemory(Transport):
         self._shapes: dict[tuple[int, ...], tuple[int, object]] = {}
         self._pointer: int = self._group
         self._call = self._c.ph_call
-
-    def _buffer(self, store: Store, size: int, timeout_s: float) -> tuple[Path, bytes]:
-        """Its path and the token that its owner wrote into it."""
-        if self.rank == 0:
-            try:
-                path, token = make_buffer(self._c, size)
-            except CollectiveError as error:
-                store.set("buffer", "!" + error.message)
-                raise
-            store.set("buffer", f"{path.name} {token.decode()} {c.version()}")
-            return path, token
-        try:
-            store.wait(["buffer"], timedelta(seconds=timeout_s))
-        except RuntimeError as error:
-            raise CollectiveTimeout(
-                f"rank {self.names[0]} did not join within {timeout_s:g} s",
-                missing=(self.names[0],),
-                where=self._where,
-                remedy="look at the log of that rank, or whether its process was started",
-            ) from error
-        words = store.get("buffer").decode()
-        if words.startswith("!"):
-            raise CollectiveError(f"rank {self.names[0]}: {words[1:]}", where=self._where)
-        name, token_words, version = words.split()
-        if version != c.version():
-            raise CollectiveError(
-                f"rank {self.names[0]} runs another version of Phalanx",
-                where=self._where,
-                remedy="start all ranks from one installation",
-            )
-        return BUFFERS / Path(name).name, token_words.encode()
 
     # Operations
 
@@ -276,12 +245,12 @@ class SharedMemory(Transport):
 
     def barrier(self, *, name: str = "", asynchronous: bool = False) -> int:
         code = _KIND["barrier"] | (_ASYNCHRONOUS if asynchronous else 0)
-        ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, name.encode() if name else None, None)
+        ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, _short(name) if name else None, None)
         return self._begun(ticket, asynchronous, ())
 
     def allgather_ragged(self, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = True) -> int:
         ticket = self._submit(_KIND["allgather_ragged"], tensor, None, name, True, None)
-        self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
+        self._expect(ticket, tensor)
         if not asynchronous:
             self.wait(ticket)
         return ticket
@@ -298,19 +267,24 @@ class SharedMemory(Transport):
         array = (ctypes.c_int64 * self.size)(*splits)
         more = c.Extras(1.0, 1.0, ctypes.addressof(array))
         ticket = self._submit(_KIND["alltoall_ragged"], tensor, None, name, True, ctypes.byref(more))
-        self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
+        self._expect(ticket, tensor)
         if not asynchronous:
             self.wait(ticket)
         return ticket
 
+    def _expect(self, ticket: int, tensor: torch.Tensor) -> None:
+        self._ragged[ticket] = (tensor.dtype, tuple(tensor.shape[1:]))
+        while len(self._ragged) > c.RING:  # nobody came for them; C has forgotten them too
+            del self._ragged[next(iter(self._ragged))]
+
     def take(self, ticket: int) -> tuple[torch.Tensor, list[int]]:
         self.wait(ticket)
-        dtype, rest = self._ragged.pop(ticket)
+        dtype, rest = self._ragged.pop(ticket, (torch.uint8, ()))
         rows = (ctypes.c_int64 * self.size)()
         address = self._c.ph_take(self._pointer, ticket, rows)
         shape = (sum(rows), *rest)
         if address is None:
-            raise CollectiveError("the result of a ragged operation was fetched too late, or twice")
+            raise CollectiveError("the result of a ragged operation was fetched too late, or twice", where=self._where)
         if not torch.Size(shape).numel():
             self._c.ph_free(address)
             return torch.empty(shape, dtype=dtype), list(rows)
@@ -345,14 +319,15 @@ class SharedMemory(Transport):
             if code & 0xFF in _REDUCTIONS or what.dtype.itemsize > 1:
                 raise self._unfit(code, name, what, what.dtype)
             number = _DTYPE[torch.uint8]  # bytes are moved as they are
+        shape = self._shape(what.shape)
         ticket = self._call(
             self._pointer,
             code | number | (_ASYNCHRONOUS if asynchronous else 0),
             tensor.data_ptr() if tensor is not None else None,
             output.data_ptr() if output is not None else None,
             what.numel(),
-            self._shape(what.shape),
-            name.encode() if name else None,
+            shape[0],
+            _short(name) if name else None,
             more,
         )
         return self._begun(ticket, asynchronous, (tensor, output)) if ticket else 0
@@ -389,16 +364,17 @@ class SharedMemory(Transport):
             remedy="view it as torch.uint8 to move it, or convert it to add it up",
         )
 
-    def _shape(self, shape: torch.Size) -> int:
-        """Address of the number of dimensions and the dimensions, made once a shape."""
+    def _shape(self, shape: torch.Size) -> tuple[int, object]:
+        """Address of the number of dimensions and the dimensions, and what keeps it valid; made once a shape."""
         known = self._shapes.get(shape)
         if known is None:
             if len(self._shapes) >= 4096:
                 self._shapes.clear()
-            kept = shape[: c.DIMENSIONS]
+            most = c.DIMENSIONS - 1  # the rest counts as one
+            kept = shape if len(shape) <= most else (*shape[:most], math.prod(shape[most:]))
             array = (ctypes.c_int64 * (1 + len(kept)))(len(kept), *kept)
             known = self._shapes[shape] = (ctypes.addressof(array), array)
-        return known[0]
+        return known
 
     def _begun(self, ticket: int, asynchronous: bool, held: tuple[object, ...]) -> int:
         """What C said of an operation: its failure, its ticket; 0 when it is done, as a blocking one will be."""
@@ -431,8 +407,13 @@ class SharedMemory(Transport):
         if status < 0:
             raise self._failure()
         if status:
+            states = self.states()
+            mine = states[self.rank]
+            missing = tuple(self.names[state.rank] for state in states if state.sequence < mine.sequence)
+            who = f": rank {', '.join(map(str, missing))} has not come to it" if missing else ""
             raise CollectiveTimeout(
-                f"not finished within {timeout_s:g} s",
+                f"{mine.operation or 'an operation'} is not finished within {timeout_s:g} s{who}",
+                missing=missing,
                 where=self._where,
                 remedy="see which rank is stopped or far behind; its log tells what it does",
             )
@@ -498,3 +479,11 @@ class SharedMemory(Transport):
     def say_whereabouts(self, text: str) -> None:
         if self._close.alive:
             self._c.ph_say_where(self._pointer, text.encode()[-1000:])
+
+
+def _short(name: str) -> bytes:
+    """What fits into a descriptor; different names stay different."""
+    text = name.encode()
+    if len(text) < c.NAME_BYTES:
+        return text
+    return text[: c.NAME_BYTES - 10] + b"~" + hashlib.blake2b(text, digest_size=4).hexdigest().encode()

@@ -1,0 +1,130 @@
+"""What only the shared-memory transport does: what fits into its descriptors, its waits, what it refuses."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch
+from tests.collectives.transports.team import CONTEXT, Seat, Team, teams
+
+CONTEXT.set_forkserver_preload([__name__])
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    yield from teams(tmp_path)
+
+
+def swaps_many_dimensions(seat: Seat) -> None:
+    transport = seat.join()
+    shape = (4, 1, 2, 1, 3, 1, 1, 2, 5, 1, 2)
+    mine = torch.arange(480.0).view(shape) + 1000 * seat.rank
+    got, rows = transport.take(transport.alltoall_ragged(mine, [1, 3]))
+    other = torch.arange(480.0).view(shape) + 1000 * (1 - seat.rank)
+    parts = (mine, other) if seat.rank == 0 else (other, mine)
+    expected = torch.cat([part[:1] if seat.rank == 0 else part[1:] for part in parts])
+    seat.say((rows, torch.equal(got, expected)))
+
+
+def test_tensors_of_many_dimensions_are_split_right(team: Team) -> None:
+    first, second = team.start(2, swaps_many_dimensions)
+    assert first.hear() == ([1, 1], True)
+    assert second.hear() == ([3, 3], True)
+
+
+def swaps_two_calls(seat: Seat) -> None:
+    transport = seat.join()
+    names = [f"{'_fsdp_wrapped_module.' * 4}layers.{layer}.weight" for layer in range(2)]
+    try:
+        for name in names if seat.rank else reversed(names):
+            transport.allreduce(torch.ones(10), name=name)
+    except Mismatch as error:
+        seat.say(error.message)
+
+
+def test_long_names_that_begin_alike_are_told_apart(team: Team) -> None:
+    for rank in team.start(2, swaps_two_calls):
+        assert "different operations" in rank.hear()
+
+
+def gives_up_waiting(seat: Seat) -> None:
+    transport = seat.join()
+    if seat.rank:
+        seat.hear()
+        return
+    ticket = transport.allreduce(torch.ones(10), name="grad", asynchronous=True)
+    try:
+        transport.wait(ticket, 0.05)
+    except CollectiveTimeout as error:
+        seat.say((error.message, error.missing))
+
+
+def test_a_wait_that_ends_says_for_what_and_for_whom(team: Team) -> None:
+    first, second = team.start(2, gives_up_waiting)
+    assert first.hear() == (
+        "allreduce sum float32[10] 'grad' is not finished within 0.05 s: rank 1 has not come to it",
+        (1,),
+    )
+    second.tell("go")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def is_interrupted(seat: Seat) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    transport = seat.join()
+    if seat.rank:
+        seat.hear()
+        return
+    signal.signal(signal.SIGALRM, interrupt)
+    begun = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        transport.allreduce(torch.ones(10))
+    except Interrupted:
+        seat.say(time.monotonic() - begun)
+    transport.close()
+
+
+def test_a_blocking_call_hears_signals_while_it_waits(team: Team) -> None:
+    first, second = team.start(2, is_interrupted)
+    assert first.hear() < 10  # its operation would take 600 s to give up
+    second.tell("go")
+
+
+def asks_for_what_cannot_be(seat: Seat) -> None:
+    transport = seat.join()
+    two, four = torch.ones(2), torch.ones(4)
+    for refused in (
+        lambda: transport.allgather(two, two),
+        lambda: transport.reducescatter(two, two),
+        lambda: transport.alltoall(two, four),
+        lambda: transport.gather(two, two, seat.rank),
+        lambda: transport.scatter(two, two, seat.rank),
+        lambda: transport.allreduce(two, output=four),
+        lambda: transport.allreduce(two, output=two.double()),
+        lambda: transport.broadcast(two, 2),
+        lambda: transport.broadcast(two, -1),
+        lambda: transport.broadcast(torch.ones(2, 2).t(), 0),
+        lambda: transport.broadcast(torch.ones(2, device="meta"), 0),
+        lambda: transport.alltoall_ragged(four, [1, 2]),
+    ):
+        with pytest.raises(CollectiveError):
+            refused()
+    transport.allreduce(two)
+    seat.say(two.tolist())
+
+
+def test_what_would_write_past_a_tensor_is_refused_and_harms_nobody(team: Team) -> None:
+    for rank in team.start(2, asks_for_what_cannot_be):
+        assert rank.hear() == [2.0, 2.0]
