@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phalanx.collectives import Group
+from phalanx.collectives import CollectiveError, Group
 from tests.collectives.arithmetic import tensor_of, values
 
 
@@ -224,6 +224,14 @@ def mismatch_in_a_subgroup(group: Group) -> Any:
 def objects_of_all(group: Group) -> Any:
     mine = {"rank": group.rank, "list": [None, True, 1.5, "é"], "deep": {"x": [group.rank]}}
     return group.allgather_object(mine), group.broadcast_object(mine if group.rank == 1 else None, root=1)
+
+
+def an_object_that_only_the_root_sees(group: Group) -> Any:
+    try:
+        group.broadcast_object({1: 2} if group.rank == 0 else None, name="settings")
+        return None
+    except CollectiveError as error:
+        return error.message, group.broadcast_object([group.size], name="again")
 
 
 def an_object_that_cannot_be_sent(group: Group) -> Any:

@@ -96,7 +96,7 @@ def test_plain_objects_come_back_equal_and_of_the_same_types(value):
 )
 def test_what_json_would_change_is_refused_with_its_place(value, place):
     with pytest.raises(CollectiveError, match=f"settings: {place}"):
-        objects.encode(value, "settings")
+        objects.decode(objects.encode(value, "settings"))
 
 
 @pytest.mark.parametrize("dtype", EVERY_DTYPE)

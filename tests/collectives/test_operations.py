@@ -201,6 +201,11 @@ def test_objects_come_back_alike_and_others_are_named(ranks: Crew) -> None:
         assert "settings: the object['model'][1]['weights'] is of type torch.Tensor" in failure.message
 
 
+def test_an_object_that_cannot_be_sent_is_told_to_those_who_wait_for_it(ranks: Crew) -> None:
+    told = "broadcast_object settings: a key of the object is 1, of type int"
+    assert ranks.tell(jobs.an_object_that_only_the_root_sees) == [(told, [ranks.size])] * ranks.size
+
+
 def test_compression_rounds_each_ranks_numbers_and_the_average_once(ranks: Crew) -> None:
     case = Case("allreduce", torch.float32, (50,), "average", seed=7)
     narrow = [tensor.to(torch.bfloat16) for tensor in case.inputs(ranks.size)]

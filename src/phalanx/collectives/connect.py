@@ -96,6 +96,9 @@ def _plan(party: Party) -> Callable[[], Transport] | None:
             f"shared memory was asked for, but the hosts have {[len(ranks) for ranks in party.hosts]} ranks",
             remedy="PHALANX_TRANSPORT=auto",
         )
+    if len(per_host) > 1 and party.rank == 0:
+        counts = ", ".join(str(len(ranks)) for ranks in party.hosts)
+        log.warning("gloo alone, which is slower: hosts of different sizes (%s ranks) share no memory", counts)
     return None
 
 
@@ -157,7 +160,9 @@ def _can_share(party: Party) -> None:
     try:
         library()
     except BuildError as error:
-        raise CollectiveError(error.message) from error
+        raise CollectiveError(f"{error.message}; {error.remedy}" if error.remedy else error.message) from error
+    except OSError as error:
+        raise CollectiveError(f"the compiled collectives cannot be loaded: {error}") from error
 
 
 def _refusal(party: Party, question: str, attempt: Callable[[], object]) -> str | None:

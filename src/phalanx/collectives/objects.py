@@ -1,7 +1,8 @@
 """Python objects as bytes that every rank can read without running anything: JSON, and only what JSON gives back alike.
 
 None, bool, int, float, str, and lists and dicts (with str keys) of these. Anything else is refused with the place
-where it stands; nothing is pickled.
+where it stands; nothing is pickled. Only the rank that has the object can see that, and the others are waiting for it:
+so the refusal is sent in its stead, and raised by all.
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 
 def encode(value: object, what: str) -> torch.Tensor:
-    """As flat uint8. Raises CollectiveError naming `what` is done, and the place and type of what cannot be sent."""
-    _refuse_others(value, what, "the object")
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    """As flat uint8: the object, or why it cannot be sent, naming `what` is done and the place and type of it."""
+    try:
+        _refuse_others(value, what, "the object")
+        text = "+" + json.dumps(value)
+    except CollectiveError as error:
+        text = "-" + json.dumps([error.message, error.remedy])
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
 def decode(data: torch.Tensor) -> Plain:
-    value: Plain = json.loads(data.numpy().tobytes())
+    """Raises CollectiveError where the object could not be sent."""
+    text = data.numpy().tobytes()
+    value: Plain = json.loads(text[1:])
+    if text[:1] == b"-" and isinstance(value, list):
+        raise CollectiveError(str(value[0]), remedy=str(value[1]))
     return value
 
 

@@ -5,8 +5,8 @@ scaling are one pass each, and no copy into a bucket is needed. A few scalars of
 ride at the end of the first buffer instead of in an allreduce of their own. Sums, not means: the caller
 divides its loss by the global count before backward, so ranks with unequal counts weigh right.
 
-Summing while backward still runs (torch DDP's way) is left out on purpose: on a CPU, gloo's own thread
-takes the core that backward needs (see `benchmarks/` before you change this).
+Summing while backward still runs (torch DDP's way) is left out on purpose: on a CPU the sum takes the core
+that backward needs (see `benchmarks/` before you change this).
 """
 
 from __future__ import annotations

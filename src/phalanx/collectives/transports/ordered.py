@@ -115,7 +115,7 @@ class InOrder(Transport):
                 raise
             raise self._error from error  # it was closed or aborted meanwhile
         except BaseException as error:
-            self._break(CollectiveError(f"{call.header.in_words()}: {str(error) or type(error).__name__}"))
+            self._break(CollectiveError(f"{call.header.kind}: {str(error) or type(error).__name__}"))
             raise
         with self._changed:
             call.finished_ns = time.time_ns()

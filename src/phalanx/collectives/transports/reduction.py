@@ -24,7 +24,7 @@ def _kernels() -> ctypes.CDLL | None:
     try:
         return c.library()
     except BuildError as error:
-        log.warning("reductions run in torch, which is slower: %s", error)
+        log.info("reductions run in torch, which is slower: %s", error)  # `connect` has warned, once
         return None
 
 

@@ -27,6 +27,8 @@ _EXACT = (torch.float32, torch.float64)
 def refuse_meaningless(dtype: torch.dtype, op: ReduceOp, prescale: float = 1.0, postscale: float = 1.0) -> None:
     """Raise CollectiveError where no number could be right: the order of complex numbers, a fraction of a truth."""
     kind = str(dtype).removeprefix("torch.")
+    if dtype is torch.float8_e8m0fnu:
+        raise CollectiveError(f"{op} of {kind}, which has no zero and no sign", remedy="convert it to float32 first")
     if dtype.is_complex and op in ("min", "max"):
         raise CollectiveError(f"{op} of {kind}: complex numbers have no order", remedy="reduce torch.abs of them")
     if dtype is torch.bool and (op == "average" or prescale != 1.0 or postscale != 1.0):

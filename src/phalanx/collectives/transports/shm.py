@@ -35,7 +35,6 @@ _MOST_STAGING = 32 << 20
 _KIND = {name: number for number, name in enumerate(c.KINDS)}
 _OP: dict[str, int] = {name: number << 8 for number, name in enumerate(c.OPS)}
 _DTYPE = {getattr(torch, name): number << 16 for number, name in enumerate(c.DTYPES)}
-_MANY = frozenset(("product", "min", "max", "average"))
 _ASYNCHRONOUS = 1 << 40
 _REDUCTIONS = frozenset(_KIND[kind] for kind in ("allreduce", "reduce", "reducescatter"))
 _NO_SHAPE = (ctypes.c_int64 * 1)(0)
@@ -61,6 +60,8 @@ class SharedMemory(Transport):
         timeout_s: float = 60.0,
         operation_timeout_s: float = 600.0,
     ) -> None:
+        if size > c.MAX_RANKS:
+            raise CollectiveError(f"{size} ranks on one host, and {c.MAX_RANKS} at most share memory")
         self.rank, self.size = rank, size
         self.names = tuple(range(size) if names is None else names)
         self._where = f"rank {self.names[rank]}, shared memory"
@@ -175,7 +176,7 @@ class SharedMemory(Transport):
     ) -> int:
         more = None
         code = _KIND[kind] | _OP[op] | self._root(root)
-        if op in _MANY or prescale != 1.0 or postscale != 1.0:
+        if op != "sum" or prescale != 1.0 or postscale != 1.0:
             refuse_meaningless(tensor.dtype, op, prescale, postscale)
         if prescale != 1.0 or postscale != 1.0 or counts is not None:
             array = (ctypes.c_int64 * self.size)(*counts) if counts is not None else None
@@ -260,7 +261,7 @@ class SharedMemory(Transport):
     ) -> int:
         if len(splits) != self.size or sum(splits) != (tensor.shape[0] if tensor.ndim else -1) or min(splits) < 0:
             raise CollectiveError(
-                f"alltoall {name}: splits {list(splits)} do not divide {list(tensor.shape)} among {self.size} ranks",
+                f"alltoall {name!r}: splits {list(splits)} do not divide {list(tensor.shape)} among {self.size} ranks",
                 where=self._where,
                 remedy=f"give {self.size} numbers that add up to the first dimension",
             )
