@@ -112,7 +112,8 @@ def run_console(block: Example, directory: Path) -> None:
         done = subprocess.run(
             as_process(words),
             cwd=directory,
-            env=environment(directory) | {"COLUMNS": "120", "NO_COLOR": "1"},
+            env=environment(directory)
+            | {"COLUMNS": "120", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},  # torchrun would mention it
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,  # in the order in which a person sees it
             text=True,
