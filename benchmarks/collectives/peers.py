@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,18 +68,18 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Peer:
+class Peer(ABC):
     """One that takes part. `prepare` comes once, before any launch."""
 
     name: str
     dtypes: Sequence[str] = ("float32", "bfloat16")
 
-    def prepare(self, scratch: Path) -> None:
+    def prepare(self, scratch: Path) -> None:  # noqa: B027 - most need nothing
         """Raises PeerMissing."""
 
+    @abstractmethod
     def outputs(self, task: Task, scratch: Path) -> list[str]:
         """What the ranks print. Raises RankFailed."""
-        raise NotImplementedError
 
     def launch(self, task: Task, scratch: Path) -> list[Sample]:
         return slowest("\n".join(self.outputs(task, scratch)))

@@ -49,7 +49,7 @@ def test_ragged_tensors_of_any_dtypes_travel_in_one_piece_of_memory(tensors, off
 
 @given(total=st.integers(0, 1000), parts=st.integers(1, 70))
 def test_earlier_ranks_get_one_row_more(total, parts):
-    rows = fusion.rows_of(total, parts)
+    rows = fusion.divided(total, parts)
     assert sum(rows) == total
     assert rows == sorted(rows, reverse=True)
     assert rows[0] - rows[-1] <= 1

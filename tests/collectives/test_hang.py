@@ -86,7 +86,7 @@ def test_the_pid_of_another_host_is_not_looked_up_here() -> None:
 def test_a_late_rank_learns_who_waits_for_it_and_in_what() -> None:
     said = late_report([state(0, 17), state(1, 16), state(2, 17)], 1, 3.0, "train.py:31 in load_batch", "world")
     assert said == (
-        "world: ranks 0 and 2 have waited 3.00 s for this rank (1), which stands at train.py:31 in load_batch, in "
+        "world: ranks 0, 2 have waited 3.00 s for this rank (1), which stands at train.py:31 in load_batch, in "
         "allreduce sum float32[1024] 'grad.a' (operation 17)"
     )
 
@@ -104,11 +104,11 @@ def test_who_is_waited_for_is_empty_when_everybody_else_has_finished() -> None:
 
 def test_operations_and_ranks_in_words() -> None:
     assert in_words(record(kind="barrier", op="", dtype="", shape=(), name="")) == "barrier"
-    assert in_words(record(kind="allgather", op="", shape=(2, 3), name="")) == "allgather float32[2,3]"
+    assert in_words(record(kind="allgather", op="", shape=(2, 3), name="")) == "allgather float32[2, 3]"
     assert [ranks_in_words(ranks) for ranks in ([1], [0, 2], [0, 1, 2])] == [
         "rank 1",
-        "ranks 0 and 2",
-        "ranks 0, 1 and 2",
+        "ranks 0, 2",
+        "ranks 0, 1, 2",
     ]
 
 

@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from phalanx.autoload import NAME
 from phalanx.collectives.connect import Party, connect, parse_choice
 from phalanx.collectives.errors import CollectiveTimeout
-from phalanx.collectives.identity import Identity
+from phalanx.collectives.identity import Identity, ranks_by_host
 from phalanx.collectives.process_group import ProcessGroupPhalanx
 from phalanx.collectives.watch import watch
 
@@ -68,10 +68,7 @@ def _hosts(group: Any, names: Sequence[int], timeout_s: float) -> list[list[int]
             where=f"rank {names[group.group_rank]}",
             remedy="look at the log of that rank, or whether its process was started",
         )
-    ranks: dict[bytes, list[int]] = {}
-    for rank, key in enumerate(keys):
-        ranks.setdefault(group.store.get(key), []).append(rank)
-    return list(ranks.values())
+    return ranks_by_host([group.store.get(key) for key in keys])
 
 
 def _missing(store: Any, keys: Sequence[str], timeout_s: float) -> list[int]:

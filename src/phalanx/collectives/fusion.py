@@ -53,15 +53,15 @@ def unpack_into(flat: torch.Tensor, tensors: Sequence[torch.Tensor], *, reverse:
         start += tensor.numel()
 
 
-def rows_of(total: int, parts: int) -> list[int]:
-    """`total` rows in `parts` that differ by one at most: earlier ones get one more."""
+def divided(total: int, parts: int) -> list[int]:
+    """`total` in `parts` that differ by one at most: earlier ones get one more."""
     each, more = divmod(total, parts)
     return [each + (part < more) for part in range(parts)]
 
 
 def pack_by_rank(tensors: Sequence[torch.Tensor], size: int) -> tuple[torch.Tensor, list[int]]:
     """For one reducescatter of all: each rank's rows of every tensor beside each other; elements of each rank."""
-    rows = [torch.split(tensor, rows_of(tensor.shape[0], size)) for tensor in tensors]
+    rows = [torch.split(tensor, divided(tensor.shape[0], size)) for tensor in tensors]
     pieces = [[split[rank] for split in rows] for rank in range(size)]
     counts = [sum(piece.numel() for piece in mine) for mine in pieces]
     return pack([piece for mine in pieces for piece in mine]), counts

@@ -231,7 +231,7 @@ class Group:
     ) -> Handle[T]:
         if any(tensor.ndim == 0 for tensor in tensors):
             raise CollectiveError(f"{f'reducescatter {how.name}'.strip()}: a tensor without dimensions has no rows")
-        mine = [fusion.rows_of(tensor.shape[0], self.size)[self.rank] for tensor in tensors]
+        mine = [fusion.divided(tensor.shape[0], self.size)[self.rank] for tensor in tensors]
         outputs = [tensor.new_empty((rows, *tensor.shape[1:])) for rows, tensor in zip(mine, tensors, strict=True)]
         tickets, flats = [], []
         for indices in fusion.buckets(tensors):

@@ -7,10 +7,11 @@ Knows nothing of threads and clocks: `watch` says when to speak.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from phalanx.collectives.transports.header import ranks_in_words
 from phalanx.collectives.transports.transport import RankState, Record
 from phalanx.foundation import duration_in_words
+from phalanx.host.processes import stat_of
 
 SILENT_S = 3.0  # a rank says where it stands once a second; after this its Python has not run
 
@@ -31,12 +32,10 @@ _STOPPED = ("stopped by a signal", "stopped by a debugger", "ended")
 def process_state(pid: int) -> str:
     """What the kernel says of the main thread of a process of this host: "stopped by a signal", "ended", ..."""
     try:
-        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "ended"
-    except (OSError, IndexError):  # a /proc that hides other users' processes
+        fields = stat_of(pid)
+    except OSError:  # a /proc that hides other users' processes
         return "in an unknown state"
-    return _STATES.get(letter, f"in state {letter}")
+    return _STATES.get(fields[0], f"in state {fields[0]}") if fields else "ended"
 
 
 def is_silent(state: RankState, state_of: Callable[[int], str] = process_state) -> bool:
@@ -46,7 +45,7 @@ def is_silent(state: RankState, state_of: Callable[[int], str] = process_state) 
 
 def in_words(record: Record) -> str:
     """The operation as errors name it: `allreduce sum float32[1024] 'grad.a'`."""
-    tensor = f"{record.dtype}[{','.join(map(str, record.shape))}]" if record.dtype else ""
+    tensor = f"{record.dtype}[{', '.join(map(str, record.shape))}]" if record.dtype else ""
     name = f"'{record.name}'" if record.name else ""
     return " ".join(part for part in (record.kind.removesuffix("_ragged"), record.op, tensor, name) if part)
 
@@ -101,12 +100,6 @@ def late_report(
         f"{_where(group)}{who} {have} waited {duration_in_words(waited_s)} for this rank ({called[me]}){stands}, "
         f"in {furthest.operation} (operation {furthest.sequence})"
     )
-
-
-def ranks_in_words(ranks: Sequence[int]) -> str:
-    """`rank 1`, `ranks 0 and 2`, `ranks 0, 1 and 2`."""
-    *first, last = map(str, ranks)
-    return f"ranks {', '.join(first)} and {last}" if first else f"rank {last}"
 
 
 def _where(group: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from phalanx.host.processes import boot_id, stat_of
 
 _EXITING = 0x4  # PF_EXITING of <linux/sched.h>, in the flags of /proc/<pid>/stat
 
@@ -43,19 +45,23 @@ class Identity:
 
 def start_ticks(pid: int) -> str:
     """Start time of a live process in clock ticks (field 22 of proc_pid_stat(5)); "" when it has ended or is ending."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    fields = stat_of(pid)
+    if fields is None or fields[0] in "ZX" or int(fields[6]) & _EXITING:
         return ""
-    fields = stat.rpartition(")")[2].split()
-    state, flags, start = fields[0], int(fields[6]), fields[19]
-    return "" if state in "ZX" or flags & _EXITING else start
+    return fields[19]
+
+
+def ranks_by_host(hosts: Sequence[object]) -> list[list[int]]:
+    """The ranks of each host, ascending; `hosts`: of each rank. Hosts in the order of their first rank."""
+    ranks: dict[object, list[int]] = {}
+    for rank, host in enumerate(hosts):
+        ranks.setdefault(host, []).append(rank)
+    return list(ranks.values())
 
 
 @functools.cache
 def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    return f"{boot_id()} {os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _memory() -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.identity import start_ticks
 from phalanx.foundation import ensure_private_directory
+from phalanx.host.processes import stat_of
 
 Environment = Mapping[str, str]
 
@@ -253,7 +254,5 @@ def _environment_of(pid: int) -> list[bytes]:
 
 
 def _parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    fields = stat_of(pid)
+    return int(fields[1]) if fields else 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
-from phalanx.collectives.identity import Identity
+from phalanx.collectives.identity import Identity, ranks_by_host
 from phalanx.collectives.launchers import Address, meeting_point, number, told_by
 from phalanx.collectives.rendezvous import meet_at
 
@@ -165,10 +165,7 @@ class Register:
 
         One host: the same boot, pid namespace, user and /dev/shm, or the same PHALANX_HOST.
         """
-        ranks: dict[str, list[int]] = {}
-        for rank, member in enumerate(self._members):
-            ranks.setdefault(member.host, []).append(rank)
-        return list(ranks.values())
+        return ranks_by_host([member.host for member in self._members])
 
     def place(self) -> Place:
         """Of this member."""

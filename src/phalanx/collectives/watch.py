@@ -60,10 +60,8 @@ class _Watched:
     is_broken: bool = False
     hangs: _Alarm = field(default_factory=_Alarm)
     lags: _Alarm = field(default_factory=_Alarm)
-    lag: tuple[int, float] = (
-        0,
-        0.0,
-    )  # where this rank stood when others were first seen ahead of it, and when that was
+    # Where this rank stood when others were first seen ahead of it, and when that was.
+    lag: tuple[int, float] = (0, 0.0)
 
 
 class Watch:

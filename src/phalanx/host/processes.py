@@ -28,15 +28,20 @@ _DIE_WITH_PARENT = (
 )
 
 
-def identity_of(pid: int) -> str | None:
-    """The identity of a living process; None when there is none (a zombie counts as dead)."""
+def stat_of(pid: int) -> list[str] | None:
+    """Fields of proc_pid_stat(5) from the third, the state, on; None when there is no such process."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in "ZX":
+
+
+def identity_of(pid: int) -> str | None:
+    """The identity of a living process; None when there is none (a zombie counts as dead)."""
+    fields = stat_of(pid)
+    if fields is None or fields[0] in "ZX":
         return None
-    return f"{pid}@{_boot_id()}-{fields[19]}"
+    return f"{pid}@{boot_id()}-{fields[19]}"
 
 
 def own_identity() -> str:
@@ -127,5 +132,6 @@ def wait_until_dead(identity: str, timeout_s: float) -> bool:
 
 
 @functools.cache
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Of this boot of this host's kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch
-from tests.collectives.transports.team import CONTEXT, Seat, Team, teams
+from tests.collectives.transports.team import CONTEXT, Seat, Team
 
 CONTEXT.set_forkserver_preload([__name__])
-
-
-@pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
-    yield from teams(tmp_path)
 
 
 def swaps_many_dimensions(seat: Seat) -> None:

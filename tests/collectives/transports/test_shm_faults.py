@@ -10,7 +10,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from phalanx.collectives.errors import CollectiveError
 from phalanx.foundation import write_atomic
-from tests.collectives.transports.team import CONTEXT, Failure, Rank, Seat, Team, left_by, teams
+from tests.collectives.transports.team import CONTEXT, Failure, Rank, Seat, Team, left_by
 from tests.processes import wait_until
 
 WITHIN_S = 5.0  # a second is what is asked for; the machine that runs the tests may be busy
@@ -27,11 +26,6 @@ TRIALS = int(os.environ.get("PHALANX_FAULT_TRIALS", "4"))
 MANY_TRIALS = int(os.environ.get("PHALANX_FAULT_TRIALS", "100"))
 CONTEXT.set_forkserver_preload([__name__])
 FLAVOURS = ["small", "large", "asynchronous"]
-
-
-@pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
-    yield from teams(tmp_path)
 
 
 # ---- what ranks do

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,10 @@ from torch.distributed import FileStore, HashStore, PrefixStore
 
 from phalanx.collectives.transports.library import version
 from phalanx.collectives.transports.shm import SharedMemory
-from tests.collectives.transports.team import CONTEXT, Seat, Team, left_by, teams
+from tests.collectives.transports.team import CONTEXT, Seat, Team, left_by
 from tests.processes import wait_until
 
 CONTEXT.set_forkserver_preload([__name__])
-
-
-@pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
-    yield from teams(tmp_path)
 
 
 def works(seat: Seat) -> None:

@@ -18,7 +18,7 @@ from phalanx.collectives.errors import CollectiveError
 from phalanx.collectives.transports.header import Header, describe, dtype_of, refuse_mismatch
 from phalanx.collectives.transports.ordered import Call, Gathered, InOrder
 from phalanx.collectives.transports.reference import refuse_meaningless
-from phalanx.collectives.transports.transport import ReduceOp
+from phalanx.collectives.transports.transport import ReduceOp, refuse_splits
 
 
 class Checked(InOrder):
@@ -250,12 +250,7 @@ class Checked(InOrder):
     ) -> int:
         header = Header("alltoall_ragged", "", *describe(tensor), name=name)
         self._has_rows(header, tensor)
-        if len(splits) != self.size or sum(splits) != tensor.shape[0] or min(splits) < 0:
-            raise CollectiveError(
-                f"{header.in_words()}: splits {list(splits)} do not divide its rows among {self.size} ranks",
-                where=self._where,
-                remedy=f"give {self.size} numbers that add up to the first dimension",
-            )
+        refuse_splits(name, splits, tensor, self.size, self._where)
 
         def run(call: Call) -> Gathered:
             self._meet(call)

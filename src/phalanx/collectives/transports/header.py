@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from phalanx.collectives.errors import Mismatch
-from phalanx.collectives.transports.transport import ReduceOp
+from phalanx.collectives.transports.transport import ReduceOp, shorten
 
 HEADER_BYTES = 512
 _JOIN = "join"
@@ -43,11 +43,11 @@ class Header:
         return self.kind == _JOIN
 
     def encode(self) -> bytes:
-        """HEADER_BYTES bytes; a name that does not fit loses its end."""
-        name = self.name
-        while len(text := self._json(name)) > HEADER_BYTES:
-            name = name[: len(name) - (len(text) - HEADER_BYTES + 1) // 2 - 1] if name else ""
-            if not name and len(self._json("")) > HEADER_BYTES:
+        """HEADER_BYTES bytes; of a name that does not fit the end becomes a digest."""
+        most = HEADER_BYTES
+        while len(text := self._json(shorten(self.name, most))) > HEADER_BYTES:
+            most -= 16  # JSON may write a character in six
+            if most < 16:
                 raise Mismatch(f"{self.kind}: a tensor of {len(self.shape)} dimensions is not supported")
         return text.ljust(HEADER_BYTES).encode()
 

@@ -21,11 +21,12 @@ import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, PeerLost
+from phalanx.collectives.fusion import divided
 from phalanx.collectives.transports.checked import as_bytes
 from phalanx.collectives.transports.gloo import Gloo, Moves
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
 from phalanx.collectives.transports.ordered import Call
-from phalanx.collectives.transports.torch import SMALL, Torch, at_once, combine_present, divided, in_turn
+from phalanx.collectives.transports.torch import SMALL, Torch, at_once, combine_present, in_turn
 from phalanx.collectives.transports.transport import Transport
 
 SEGMENT = 128 << 10  # bytes of a rank's piece for each host in one move: several are under way

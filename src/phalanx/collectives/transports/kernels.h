@@ -79,7 +79,6 @@ FLOAT8(e5m2) FLOAT8(e4m3fn) FLOAT8(e5m2fnuz) FLOAT8(e4m3fnuz)
   }
 #define AS_IT_IS(buffer, from, n) ((void)(buffer), (from))
 #define COPY_BACK(to, from, n) memcpy(to, from, (n) * sizeof *(to))
-#define CONVERT(F) NAME(F)
 #define REAL(F, T) REDUCTION(F, T, T, AS_IT_IS, COPY_BACK, 1, PLUS, TIMES, SCALE_REAL)
 #define INTEGER(F, T) REDUCTION(F, T, T, AS_IT_IS, COPY_BACK, 1, WRAP_PLUS, WRAP_TIMES, SCALE_INTEGER)
 #define NARROW(F, T) REDUCTION(F, T, float, NAME(loaded_##F), NAME(store_##F), 0, PLUS, TIMES, SCALE_REAL)
@@ -213,7 +212,6 @@ TARGET static void NAME(reduce)(void *to, const void *const *from, size_t count,
 #undef REDUCTION
 #undef AS_IT_IS
 #undef COPY_BACK
-#undef CONVERT
 #undef REAL
 #undef INTEGER
 #undef NARROW

@@ -12,7 +12,7 @@ typedef struct {  // what a rank says it is about to do
   uint64_t signature;
   int64_t count, shape[DIMENSIONS];  // elements and dimensions of its input
   double pre, post;
-  uint32_t kind, op, dtype, root, dimensions, sequence;
+  uint32_t kind, op, dtype, root, dimensions;
   char name[NAME_BYTES];
 } descriptor;
 
@@ -249,7 +249,6 @@ static int joinable(uint32_t kind) { return kind == JOIN || kind == ALLREDUCE ||
 static int arrive(group *g, call *c, uint32_t sequence) {
   rank_state *me = g->me;
   if (!c->posted) {
-    c->does.sequence = sequence;
     memcpy(&me->does[sequence % PLACES], &c->does, sizeof c->does);
     atomic_store_explicit(&me->processor, (uint32_t)sched_getcpu(), memory_order_relaxed);
     post(&me->arrived, sequence);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ class InOrder(Transport):
             if self._error is error:
                 raise
             raise self._error from error  # it was closed or aborted meanwhile
-        except BaseException as error:
+        except BaseException as error:  # hides nothing: who waits must not wait for ever, and then it goes on
             self._break(CollectiveError(f"{call.header.kind}: {str(error) or type(error).__name__}"))
             raise
         with self._changed:
@@ -122,6 +123,8 @@ class InOrder(Transport):
             self._records.append(call.record())
             if result is not None:
                 self._results[call.sequence] = result
+                while len(self._results) > RECORDS:  # nobody came for them
+                    del self._results[next(iter(self._results))]
             self._open.popleft()
             self._completed = call.sequence
             self._changed.notify_all()
@@ -147,6 +150,8 @@ class InOrder(Transport):
 
     def take(self, ticket: int) -> Gathered:
         self.wait(ticket)
+        if ticket not in self._results:
+            raise CollectiveError("the result of a ragged operation was fetched too late, or twice")
         return self._results.pop(ticket)
 
     def done(self, ticket: int) -> bool:
@@ -177,13 +182,13 @@ class InOrder(Transport):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
+    @abstractmethod
     def _give_up(self, reason: str) -> None:
         """Tell the others why this rank leaves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _shut(self, error: CollectiveError) -> None:
         """Close the connections, also those that another thread waits on."""
-        raise NotImplementedError
 
     def records(self, after: int) -> tuple[list[Record], int]:
         with self._changed:

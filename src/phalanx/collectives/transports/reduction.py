@@ -16,7 +16,7 @@ from phalanx.foundation import BuildError
 
 log = logging.getLogger(__name__)
 
-_DTYPE = {getattr(torch, name): number for number, name in enumerate(c.DTYPES)}
+NUMBERS = {getattr(torch, name): number for number, name in enumerate(c.DTYPES)}  # of dtypes, as the C has them
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def combine(
     Raises CollectiveError for what no number could be right: an order of complex numbers, a fraction of a truth.
     """
     kernels = _kernels()
-    if kernels is None or output.dtype not in _DTYPE or len(tensors) > c.MAX_RANKS:
+    if kernels is None or output.dtype not in NUMBERS or len(tensors) > c.MAX_RANKS:
         combine_in_torch(tensors, op, output=output, prescale=prescale, postscale=postscale)
         return
     refuse_meaningless(output.dtype, op, prescale, postscale)
@@ -52,7 +52,7 @@ def combine(
         inputs,
         len(tensors),
         output.numel(),
-        _DTYPE[output.dtype],
+        NUMBERS[output.dtype],
         c.OPS.index(op),
         prescale,
         postscale,

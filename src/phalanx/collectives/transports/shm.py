@@ -8,7 +8,6 @@ Knows nothing of hosts or process sets: the caller says who is here.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import os
 import weakref
@@ -21,9 +20,17 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from phalanx.collectives.errors import CollectiveError, CollectiveTimeout, Mismatch, PeerLost
 from phalanx.collectives.transports import library as c
 from phalanx.collectives.transports.buffer import meet_over_buffer
+from phalanx.collectives.transports.reduction import NUMBERS
 from phalanx.collectives.transports.reference import refuse_meaningless
 from phalanx.collectives.transports.told import record_of, state_of
-from phalanx.collectives.transports.transport import RankState, Record, ReduceOp, Transport
+from phalanx.collectives.transports.transport import (
+    RankState,
+    Record,
+    ReduceOp,
+    Transport,
+    refuse_splits,
+    shorten,
+)
 from phalanx.foundation import BuildError
 
 AREA = 4 << 20  # bytes of staging a rank
@@ -34,7 +41,7 @@ _MOST_STAGING = 32 << 20
 
 _KIND = {name: number for number, name in enumerate(c.KINDS)}
 _OP: dict[str, int] = {name: number << 8 for number, name in enumerate(c.OPS)}
-_DTYPE = {getattr(torch, name): number << 16 for number, name in enumerate(c.DTYPES)}
+_DTYPE = {dtype: number << 16 for dtype, number in NUMBERS.items()}
 _ASYNCHRONOUS = 1 << 40
 _REDUCTIONS = frozenset(_KIND[kind] for kind in ("allreduce", "reduce", "reducescatter"))
 _NO_SHAPE = (ctypes.c_int64 * 1)(0)
@@ -246,7 +253,7 @@ class SharedMemory(Transport):
 
     def barrier(self, *, name: str = "", asynchronous: bool = False) -> int:
         code = _KIND["barrier"] | (_ASYNCHRONOUS if asynchronous else 0)
-        ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, _short(name) if name else None, None)
+        ticket = self._call(self._pointer, code, None, None, 0, _NO_SHAPE, _name(name), None)
         return self._begun(ticket, asynchronous, ())
 
     def allgather_ragged(self, tensor: torch.Tensor, *, name: str = "", asynchronous: bool = True) -> int:
@@ -259,12 +266,7 @@ class SharedMemory(Transport):
     def alltoall_ragged(
         self, tensor: torch.Tensor, splits: Sequence[int], *, name: str = "", asynchronous: bool = True
     ) -> int:
-        if len(splits) != self.size or sum(splits) != (tensor.shape[0] if tensor.ndim else -1) or min(splits) < 0:
-            raise CollectiveError(
-                f"alltoall {name!r}: splits {list(splits)} do not divide {list(tensor.shape)} among {self.size} ranks",
-                where=self._where,
-                remedy=f"give {self.size} numbers that add up to the first dimension",
-            )
+        refuse_splits(name, splits, tensor, self.size, self._where)
         array = (ctypes.c_int64 * self.size)(*splits)
         more = c.Extras(1.0, 1.0, ctypes.addressof(array))
         ticket = self._submit(_KIND["alltoall_ragged"], tensor, None, name, True, ctypes.byref(more))
@@ -328,7 +330,7 @@ class SharedMemory(Transport):
             output.data_ptr() if output is not None else None,
             what.numel(),
             shape[0],
-            _short(name) if name else None,
+            _name(name),
             more,
         )
         return self._begun(ticket, asynchronous, (tensor, output)) if ticket else 0
@@ -482,9 +484,5 @@ class SharedMemory(Transport):
             self._c.ph_say_where(self._pointer, text.encode()[-1000:])
 
 
-def _short(name: str) -> bytes:
-    """What fits into a descriptor; different names stay different."""
-    text = name.encode()
-    if len(text) < c.NAME_BYTES:
-        return text
-    return text[: c.NAME_BYTES - 10] + b"~" + hashlib.blake2b(text, digest_size=4).hexdigest().encode()
+def _name(name: str) -> bytes | None:
+    return shorten(name, c.NAME_BYTES - 1).encode() if name else None

@@ -17,6 +17,7 @@ import torch
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from phalanx.collectives.errors import CollectiveError
+from phalanx.collectives.fusion import divided
 from phalanx.collectives.transports.checked import Checked, as_bytes
 from phalanx.collectives.transports.gloo import Gloo, Moves
 from phalanx.collectives.transports.header import HEADER_BYTES, Header
@@ -224,12 +225,6 @@ def combine_present(rows: Sequence[torch.Tensor], how: Header, size: int, output
 def at_once(ranks: int, size_bytes: int) -> bool:
     """Whether everybody gets everything and sums it, in one move. Of two ranks each sends as much as in two moves."""
     return (ranks - 2) * size_bytes <= SMALL
-
-
-def divided(total: int, parts: int) -> list[int]:
-    """`total` in `parts` that differ by one at most, the larger ones first."""
-    each, more = divmod(total, parts)
-    return [each + (part < more) for part in range(parts)]
 
 
 def in_turn(parts: Iterable[Iterator[None]]) -> None:

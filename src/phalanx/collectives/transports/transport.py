@@ -7,6 +7,7 @@ arrived with the same one, so a mismatch is seen before any data moves and raise
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -172,10 +173,10 @@ class Transport(ABC):
 
     @abstractmethod
     def join(self) -> int:
-        """This rank has no more data: take part in the others' operations with zeros (allreduce, reducescatter) or
-        no rows (allgather_ragged) until all have joined. Returns the rank that joined last.
+        """This rank has no more data: take part in the others' operations until all have joined; the last that did.
 
-        "average" still divides by `size`. Other operations raise Mismatch, naming those who have joined.
+        It counts as zeros in sums and averages (which still divide by `size`), not at all in other reductions, and
+        has no rows (allgather_ragged). Operations other than these and barriers raise Mismatch.
         """
 
     @abstractmethod
@@ -209,3 +210,25 @@ class Transport(ABC):
     @abstractmethod
     def say_whereabouts(self, text: str) -> None:
         """Publish where this rank's Python stands (kept: the last 1,000 bytes), for `states` of the others."""
+
+
+def shorten(name: str, most_bytes: int) -> str:
+    """`name` in at most `most_bytes` of UTF-8 (16 or more). Of a longer one the end becomes a digest: what differs
+    still does."""
+    text = name.encode()
+    if len(text) <= most_bytes:
+        return name
+    digest = hashlib.blake2b(text, digest_size=4).hexdigest()
+    return f"{text[: most_bytes - 9].decode(errors='ignore')}~{digest}"
+
+
+def refuse_splits(name: str, splits: Sequence[int], tensor: torch.Tensor, size: int, where: str) -> None:
+    """Raise CollectiveError unless `splits` divide the rows of `tensor` among `size` ranks."""
+    rows = tensor.shape[0] if tensor.ndim else -1
+    if len(splits) != size or sum(splits) != rows or min(splits) < 0:
+        what = f"alltoall {name}".strip()
+        raise CollectiveError(
+            f"{what}: splits {list(splits)} do not divide {list(tensor.shape)} among {size} ranks",
+            where=where,
+            remedy=f"give {size} numbers that add up to the first dimension",
+        )
