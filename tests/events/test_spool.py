@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,20 @@ def test_files_are_listed_by_source_and_number_and_others_are_not(tmp_path: Path
 
 def test_a_line_is_json_that_other_programs_read() -> None:
     assert json.loads(encode("steps", {"loss": 0.5}, CONTEXT)) == {"table": "steps", **CONTEXT, "row": {"loss": 0.5}}
+
+
+def test_a_listing_that_misses_a_file_while_others_are_made_is_filled_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [3, 4, 5, 8, 9]  # 6 and 7 never were
+    for number in numbers:
+        (tmp_path / file_name("a", number)).touch()
+    glob = Path.glob
+
+    def missing(hidden: set[int]) -> Callable[[Path, str], Iterator[Path]]:
+        names = {file_name("a", number) for number in hidden}
+        return lambda self, pattern: (path for path in glob(self, pattern) if path.name not in names)
+
+    for hidden in ({4}, {3}, {3, 4}, {4, 8}, {3, 5, 8}):
+        monkeypatch.setattr(Path, "glob", missing(hidden))
+        assert [file.number for file in list_files(tmp_path)] == numbers

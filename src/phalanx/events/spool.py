@@ -53,13 +53,26 @@ def file_name(source: str, number: int) -> str:
 
 
 def list_files(spool_dir: Path) -> list[SpoolFile]:
-    """The spool's files, oldest first within each source."""
-    found = []
+    """The spool's files, oldest first within each source, and none missing before one that is there.
+
+    A directory that changes while it is read may show a source's newest file and not the one before it; those are
+    asked for by name, because who reads a source in order takes what is not here for gone.
+    """
+    found: dict[str, set[int]] = {}
     for path in spool_dir.glob(f"*{SUFFIX}"):
         source, _, number = path.name.removesuffix(SUFFIX).rpartition(".")
         if source and number.isdecimal():
-            found.append(SpoolFile(path, source, int(number)))
-    return sorted(found, key=lambda file: (file.source, file.number))
+            found.setdefault(source, set()).add(int(number))
+    files = []
+    for source, seen in sorted(found.items()):
+        inside = {number for number in range(min(seen), max(seen)) if number not in seen}
+        seen |= {number for number in inside if (spool_dir / file_name(source, number)).exists()}
+        before = min(seen) - 1
+        while before >= 0 and (spool_dir / file_name(source, before)).exists():
+            seen.add(before)
+            before -= 1
+        files += [SpoolFile(spool_dir / file_name(source, number), source, number) for number in sorted(seen)]
+    return files
 
 
 def encode(table: str, fields: dict[str, Any], context: dict[str, Any]) -> bytes:
