@@ -54,10 +54,9 @@ class Group:
         if place is None:
             each = membership.local_size
             place = Place(membership.local_rank, each, self.rank // each, self.size // each)
-        self.local_rank = place.local_rank
-        self.local_size = place.local_size
-        self.cross_rank = place.cross_rank
-        self.cross_size = place.cross_size
+        self.local_rank, self.local_size = place.local_rank, place.local_size
+        self.cross_rank, self.cross_size = place.cross_rank, place.cross_size
+        self.address = ""  # of this host in the network of the members; "" for those of one host
         self._party: Party | None = None
         self._register: Register | None = None
         self._subgroups: list[Group] = []
@@ -476,9 +475,9 @@ def join(
     register = Register(membership)
     register.meet(timeout_s)
     party = Party(
-        store=PrefixStore("transport", register.store),
-        rank=membership.rank,
-        hosts=register.hosts(),
+        PrefixStore("transport", register.store),
+        membership.rank,
+        register.hosts(),
         names=range(membership.size),
         address=register.address,
         choice=parse_choice(membership.transport),
@@ -494,7 +493,7 @@ def _connected(membership: Membership, party: Party, name: str) -> Group:
     transport = connect(party)
     place = place_among([list(ranks) for ranks in party.hosts], party.rank)
     group = Group(membership, transport, place=place, members=party.names)
-    group._party = party
+    group._party, group.address = party, party.address
     if party.size > 1:
         watch.watch(transport, name, party.names)
     return group

@@ -1,0 +1,202 @@
+"""What a rank does when its turn has come: one negotiated bucket of operations on a group.
+
+Small reductions of a bucket travel together, large ones by themselves, where copying would cost more. Knows neither
+names in flight nor who decided the order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from phalanx.collectives import CollectiveError, Group, Handle
+from phalanx.collectives.fusion import is_plain
+from phalanx.horovod.adasum import adasum
+from phalanx.horovod.negotiation import FUSE_BELOW, Request
+
+Result = Any  # a tensor, a list of tensors, (tensor, rows from each rank); None of a barrier
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One request of this rank and its tensors, from when it is announced until its result is fetched.
+
+    `in_place`: the result goes into `tensors`. `work` and `result`: once its turn has come; `error`: it has failed.
+    """
+
+    request: Request
+    tensors: Sequence[torch.Tensor] = ()
+    in_place: bool = False
+    grouped: bool = False
+    splits: list[int] | None = None
+    work: Work | None = None
+    result: Result = None
+    error: Exception | None = None
+
+    def is_over(self) -> bool:
+        """Whether its result or its error is there."""
+        return self.error is not None or (self.work is not None and self.work.poll())
+
+
+class Work:
+    """What was begun for a bucket. Whoever comes first finishes it; `finish` puts the results into the operations."""
+
+    def __init__(
+        self, operations: Sequence[Operation], handles: Sequence[Handle[Any]], finish: Callable[[], None]
+    ) -> None:
+        self.operations = operations
+        self._handles = handles
+        self._finish: Callable[[], None] | None = finish
+        self._lock = threading.Lock()
+
+    def poll(self) -> bool:
+        """Whether `finish` would not wait."""
+        return self._finish is None or all(handle.poll() for handle in self._handles)
+
+    def finish(self) -> None:
+        """Wait, and hand the results out. Raises CollectiveError, for which the operations have it as well."""
+        with self._lock:
+            finish, self._finish = self._finish, None
+            if finish is None:
+                return
+            try:
+                finish()
+            except CollectiveError as error:
+                for operation in self.operations:
+                    operation.error = error
+                raise
+
+
+def begin(group: Group, operations: Sequence[Operation]) -> Work:
+    """Start the bucket: several allreduces alike, or one operation of any kind. Every rank of `group` does the same.
+
+    Raises CollectiveError for what cannot be (an average of truths), on all ranks alike.
+    """
+    first = operations[0]
+    request = first.request
+    if request.kind == "allreduce":
+        if request.op == "adasum":
+            return _adasum(group, first)
+        return _allreduce(group, operations)
+    begun, finish = _OTHERS[request.kind](group, first)
+
+    def hand_out() -> None:
+        first.result = finish()
+
+    return Work(operations, begun, hand_out)
+
+
+def zeros_for(request: Request) -> Operation:
+    """What a rank that has joined contributes: a scratch tensor of zeros in the place of each."""
+    made = [torch.zeros(shape, dtype=getattr(torch, dtype), device=request.device) for dtype, shape in request.tensors]
+    return Operation(request, made, in_place=True, grouped=len(made) > 1)
+
+
+def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
+    request = operations[0].request
+    nbytes = sum(operation.request.nbytes for operation in operations)
+    how: dict[str, Any] = {
+        "op": request.op,
+        "name": request.name,
+        "prescale": request.prescale,
+        "postscale": request.postscale,
+        "asynchronous": nbytes >= FUSE_BELOW,  # waking another thread takes longer than a small one
+    }
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # what is reduced, and where the result goes
+    for operation in operations:
+        operation.result = []
+        for tensor in operation.tensors:
+            target = tensor if operation.in_place else torch.empty_like(tensor, requires_grad=False)
+            pairs.append((tensor.detach(), target.detach()))
+            operation.result.append(target)
+        if not operation.grouped:
+            (operation.result,) = operation.result
+    small = [pair for pair in pairs if pair[0].nbytes < FUSE_BELOW]
+    handles: list[Handle[Any]] = []
+    if len(small) > 1:
+        for source, target in small:
+            if source is not target and source.data_ptr() != target.data_ptr():
+                target.copy_(source)
+        handles.append(group.grouped_allreduce([target for _, target in small], **how))
+        pairs = [pair for pair in pairs if pair[0].nbytes >= FUSE_BELOW]
+    for source, target in pairs:
+        if is_plain(source) and is_plain(target) and source.data_ptr() != target.data_ptr():
+            ticket = group.transport.allreduce(source, output=target, **how)
+            handles.append(Handle(group.transport, [ticket], lambda: None))
+            continue
+        if source.data_ptr() != target.data_ptr():
+            target.copy_(source)
+        handles.append(group.allreduce(target, **how))
+
+    def finish() -> None:
+        for handle in handles:
+            handle.wait()
+
+    return Work(operations, handles, finish)
+
+
+def _adasum(group: Group, operation: Operation) -> Work:
+    """Takes several operations one after the other, so it is done here and now."""
+    made = [tensor.detach() if operation.in_place else tensor.detach().clone() for tensor in operation.tensors]
+    adasum(group, made)
+    results = list(operation.tensors) if operation.in_place else made
+    operation.result = results if operation.grouped else results[0]
+    return Work([operation], [], lambda: None)
+
+
+def _allgather(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
+    name = operation.request.name
+    if operation.grouped:
+        many = group.grouped_allgather_async([tensor.detach() for tensor in operation.tensors], name)
+        return [many], many.synchronize
+    one = group.allgather_async(operation.tensors[0], name)
+    return [one], one.synchronize
+
+
+def _broadcast(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
+    root = group.members.index(operation.request.root)
+    (tensor,) = operation.tensors
+    handle = group.broadcast(tensor, root, operation.request.name, in_place=operation.in_place)
+    return [handle], handle.synchronize
+
+
+def _alltoall(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
+    handle = group.alltoall_async(operation.tensors[0], operation.splits, operation.request.name)
+
+    def finish() -> Result:
+        tensor, rows = handle.synchronize()
+        return tensor, torch.tensor(rows, dtype=torch.int32)
+
+    return [handle], finish
+
+
+def _reducescatter(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
+    request = operation.request
+    op: Any = request.op
+    how: dict[str, Any] = {"prescale": request.prescale, "postscale": request.postscale}
+    tensors = [tensor.detach() for tensor in operation.tensors]
+    handle: Handle[Any]
+    if operation.grouped:
+        handle = group.grouped_reducescatter_async(tensors, op, request.name, **how)
+    else:
+        handle = group.reducescatter_async(tensors[0], op, request.name, **how)
+    return [handle], handle.synchronize
+
+
+def _barrier(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
+    ticket = group.transport.barrier(name=operation.request.name, asynchronous=True)
+    handle: Handle[Any] = Handle(group.transport, [ticket], lambda: None)
+    return [handle], handle.synchronize
+
+
+_OTHERS = {
+    "allgather": _allgather,
+    "broadcast": _broadcast,
+    "alltoall": _alltoall,
+    "reducescatter": _reducescatter,
+    "barrier": _barrier,
+}
