@@ -71,9 +71,9 @@ class Coordinator:
             return Run(response.process_set, response.names)
         return response
 
-    def waiting(self) -> dict[str, tuple[list[int], list[int]]]:
-        """See `Negotiation.waiting`."""
-        return self._negotiation.waiting()
+    def look_for_stalls(self) -> list[Response]:
+        """Warn of names that some ranks wait for, and fail those that were waited for too long."""
+        return [Fail(0, name, reason) for name, reason in self.stalls.look(self._negotiation.waiting())]
 
 
 def encode(responses: list[Response]) -> Plain:

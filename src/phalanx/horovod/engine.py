@@ -29,6 +29,7 @@ from phalanx.horovod.wire import Plain, WireClosed
 log = logging.getLogger("phalanx.horovod")
 
 _LOOK_S = 0.02  # how often what is under way is looked at while nobody waits for it
+_STALLS_S = 1.0  # how often rank 0 looks for who keeps the others waiting
 _LEAVE_S = 10.0  # for the others to leave as well
 JOIN = Request("barrier", "join")
 
@@ -53,6 +54,7 @@ class Engine:
         self._outbox: list[Plain] = []
         self._inbox: deque[Response] = deque()  # of rank 0: what it has told the others and has yet to do itself
         self._sent_at = 0.0
+        self._stalls_at = 0.0
         self._end: End | None = None
         self._thread = threading.Thread(target=self._run, name="phalanx-horovod", daemon=True)
         self._thread.start()
@@ -85,7 +87,8 @@ class Engine:
                 operation.work.finish()
             except CollectiveError as error:
                 raise HorovodInternalError(str(error)) from error
-        self._forget(operation)
+        with self._changed:
+            self._forget(operation)
         if operation.error is not None:
             if isinstance(operation.error, HorovodInternalError):
                 raise operation.error
@@ -221,7 +224,7 @@ class Engine:
             return max(self._sent_at + self._cycle_s - time.monotonic(), 0.0)
         if self._under_way:
             return _LOOK_S
-        return self._coordinator.stalls.patience_s() if self._coordinator is not None else None
+        return _STALLS_S if self._coordinator is not None else None
 
     def _read(self, rank: int) -> None:
         try:
@@ -249,6 +252,7 @@ class Engine:
                 case Fail(process_set, name, reason):
                     self._settle(process_set, name, error=HorovodInternalError(reason))
                 case Joined(last):
+                    self._unnamed.clear()  # who joined early has issued fewer: all count anew
                     self._settle(0, JOIN.name, result=last)
                 case Sets():
                     self._change_sets(response)
@@ -322,18 +326,19 @@ class Engine:
                 work.finish()
             except CollectiveError as error:
                 log.debug("an operation failed: %s", error)  # whoever waits for it is told
-            for operation in work.operations:
-                self._forget(operation)
-        if self._coordinator is not None:
             with self._changed:
-                for name, reason in self._coordinator.stalls.look(self._coordinator.waiting()):
-                    self._tell([Fail(0, name, reason)])
+                for operation in work.operations:
+                    self._forget(operation)
+        if self._coordinator is not None and time.monotonic() >= self._stalls_at:
+            self._stalls_at = time.monotonic() + _STALLS_S
+            with self._changed:
+                self._tell(self._coordinator.look_for_stalls())
 
     def _forget(self, operation: Operation) -> None:
+        """With the lock held."""
         key = operation.request.process_set, operation.request.name
-        with self._changed:
-            if self._in_flight.get(key) is operation:
-                del self._in_flight[key]
+        if self._in_flight.get(key) is operation:
+            del self._in_flight[key]
 
     def _drain(self) -> None:
         while self._under_way:

@@ -106,37 +106,47 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         "postscale": request.postscale,
         "asynchronous": nbytes >= FUSE_BELOW,  # waking another thread takes longer than a small one
     }
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # what is reduced, and where the result goes
+    sources: list[torch.Tensor] = []
+    targets: list[torch.Tensor] = []
     for operation in operations:
-        operation.result = []
-        for tensor in operation.tensors:
-            target = tensor if operation.in_place else torch.empty_like(tensor, requires_grad=False)
-            pairs.append((tensor.detach(), target.detach()))
-            operation.result.append(target)
-        if not operation.grouped:
-            (operation.result,) = operation.result
-    small = [pair for pair in pairs if pair[0].nbytes < FUSE_BELOW]
+        made = list(operation.tensors) if operation.in_place else [torch.empty_like(t) for t in operation.tensors]
+        operation.result = made if operation.grouped else made[0]
+        sources += operation.tensors
+        targets += made
     handles: list[Handle[Any]] = []
-    if len(small) > 1:
-        for source, target in small:
-            if source is not target and source.data_ptr() != target.data_ptr():
+    small = [index for index, tensor in enumerate(sources) if tensor.nbytes < FUSE_BELOW]
+    unpack = None
+    with torch.no_grad():
+        if len(small) > 1:
+            flat = torch.cat([sources[index].reshape(-1) for index in small])
+            handles.append(group.allreduce(flat, **how))
+            unpack = flat, [targets[index] for index in small]
+            large = [index for index, tensor in enumerate(sources) if tensor.nbytes >= FUSE_BELOW]
+        else:
+            large = list(range(len(sources)))
+        for index in large:
+            source, target = sources[index].detach(), targets[index].detach()
+            if is_plain(source) and is_plain(target) and source.data_ptr() != target.data_ptr():
+                ticket = group.transport.allreduce(source, output=target, **how)
+                handles.append(Handle(group.transport, [ticket], lambda: None))
+                continue
+            if source.data_ptr() != target.data_ptr():
                 target.copy_(source)
-        handles.append(group.grouped_allreduce([target for _, target in small], **how))
-        pairs = [pair for pair in pairs if pair[0].nbytes >= FUSE_BELOW]
-    for source, target in pairs:
-        if is_plain(source) and is_plain(target) and source.data_ptr() != target.data_ptr():
-            ticket = group.transport.allreduce(source, output=target, **how)
-            handles.append(Handle(group.transport, [ticket], lambda: None))
-            continue
-        if source.data_ptr() != target.data_ptr():
-            target.copy_(source)
-        handles.append(group.allreduce(target, **how))
+            handles.append(group.allreduce(target, **how))
 
     def finish() -> None:
         for handle in handles:
             handle.wait()
+        if unpack is not None:
+            _unpack(*unpack)
 
     return Work(operations, handles, finish)
+
+
+def _unpack(flat: torch.Tensor, targets: list[torch.Tensor]) -> None:
+    pieces = flat.split([target.numel() for target in targets])
+    with torch.no_grad():
+        torch._foreach_copy_(targets, [piece.view(t.shape) for piece, t in zip(pieces, targets, strict=True)])
 
 
 def _adasum(group: Group, operation: Operation) -> Work:

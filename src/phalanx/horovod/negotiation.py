@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from phalanx.horovod.wire import Plain
@@ -21,7 +22,7 @@ _BYTES = {"int64": 8, "float64": 8, "complex64": 8, "complex128": 16, "int16": 2
 _BYTE_WIDE = ("bool", "int8", "uint8", "float8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """What one rank wants done. `tensors`: dtype and shape of each; more than one of a grouped operation.
 
@@ -49,15 +50,25 @@ class Request:
     def decode(cls, fields: Plain) -> Request:
         """What `encode` made, through JSON. Raises ValueError for anything else."""
         try:
-            *plain, tensors, members = cast("list[Any]", fields)
+            kind, name, process_set, op, root, *scales, device, tensors, members = cast("list[Any]", fields)
             described = tuple((str(dtype), tuple(map(int, shape))) for dtype, shape in tensors)
-            return cls(*plain, tensors=described, members=tuple(map(int, members)))
+            prescale, postscale = map(float, scales)
+            known = tuple(map(int, members))
+            return cls(kind, name, process_set, op, root, prescale, postscale, device, described, known)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{fields!r} is no request") from error
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
+        """Of this rank's tensors."""
         return sum(width(dtype) * math.prod(shape) for dtype, shape in self.tensors)
+
+    @cached_property
+    def bucket(self) -> tuple[object, ...] | None:
+        """What must be the same of two that travel together; None for what travels alone."""
+        if self.kind != "allreduce" or self.op == "adasum" or len(self.tensors) != 1 or self.nbytes >= FUSE_BELOW:
+            return None
+        return self.process_set, self.op, self.prescale, self.postscale, self.device, self.tensors[0][0]
 
     def described(self) -> str:
         """In words, for a message that sets it beside another rank's."""
@@ -135,8 +146,12 @@ class Negotiation:
             # A slower rank may announce for a set that the others have removed: it must not wait for ever.
             self._ready.append(Fail(*key, f"{request.name}: there is no process set {request.process_set}"))
             return
-        self._pending.setdefault(key, {})[rank] = request
-        self._look_at(key)
+        requests = self._pending.get(key)
+        if requests is None:
+            requests = self._pending[key] = {}
+        requests[rank] = request
+        if len(requests) + len(self._joined) >= len(self.sets[request.process_set]):
+            self._look_at(key)
 
     def join(self, rank: int) -> None:
         """`rank` has no more data: what others announce is done with zeros of it, until all have joined."""
@@ -162,47 +177,33 @@ class Negotiation:
         ready, self._ready = self._ready, []
         if self._fuse_bytes <= 0 or len(ready) < 2:
             return ready
-        fused: list[Response] = []
-        open_: dict[object, tuple[int, int]] = {}  # kind of bucket: its place, its bytes
+        fused: list[Response | list[Request]] = []
+        open_: dict[object, tuple[list[Request], int]] = {}  # by kind of bucket: the last one's requests, their bytes
         for response in ready:
-            if not isinstance(response, Run):
+            bucket = response.requests[0].bucket if isinstance(response, Run) else None
+            if not isinstance(response, Run) or bucket is None:
                 fused.append(response)
-                open_.clear()  # nothing is moved past what changes the sets or the members
+                if not isinstance(response, Run):
+                    open_.clear()  # nothing is moved past what changes the sets or the members
                 continue
             request = response.requests[0]
-            if not _may_fuse(request):
-                fused.append(response)
-                continue
-            kind = (
-                response.process_set,
-                request.op,
-                request.prescale,
-                request.postscale,
-                request.device,
-                request.tensors[0][0],
-            )
-            place, size = open_.get(kind, (-1, 0))
-            if place < 0 or size + request.nbytes > self._fuse_bytes:
-                open_[kind] = len(fused), request.nbytes
-                fused.append(response)
-                continue
-            bucket = fused[place]
-            assert isinstance(bucket, Run)
-            fused[place] = Run(bucket.process_set, bucket.names + response.names, bucket.requests + response.requests)
-            open_[kind] = place, size + request.nbytes
-        return fused
+            requests, size = open_.get(bucket, ([], self._fuse_bytes))
+            if size + request.nbytes > self._fuse_bytes:
+                requests, size = [], 0
+                fused.append(requests)
+            requests.append(request)
+            open_[bucket] = requests, size + request.nbytes
+        return [_together(item) if isinstance(item, list) else item for item in fused]
 
     def is_joined(self, process_set: int) -> bool:
         """Whether a member of the set must guess what the others do."""
-        return not set(self._joined).isdisjoint(self.sets[process_set])
+        return bool(self._joined) and not set(self._joined).isdisjoint(self.sets[process_set])
 
     def _look_at(self, key: tuple[int, str]) -> None:
         """Is it complete now?"""
         process_set, name = key
         requests, members = self._pending[key], self.sets[process_set]
-        if len(requests) + len(self._joined) < len(members):
-            return
-        missing = [rank for rank in members if rank not in requests]
+        missing = [rank for rank in members if rank not in requests] if len(requests) < len(members) else []
         if any(rank not in self._joined for rank in missing):
             return
         del self._pending[key]
@@ -274,13 +275,8 @@ def _no_zeros(name: str, requests: dict[int, Request], joined: Sequence[int]) ->
     return f"{name}: {request.kind} {request.op}".rstrip() + f" cannot be done while rank {_ranks(joined)} has joined"
 
 
-def _may_fuse(request: Request) -> bool:
-    return (
-        request.kind == "allreduce"
-        and request.op != "adasum"
-        and len(request.tensors) == 1
-        and request.nbytes < FUSE_BELOW
-    )
+def _together(requests: list[Request]) -> Run:
+    return Run(requests[0].process_set, tuple(request.name for request in requests), tuple(requests))
 
 
 def _ranks(ranks: Iterable[int]) -> str:
