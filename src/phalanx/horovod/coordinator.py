@@ -6,12 +6,14 @@ messages.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets
 from phalanx.horovod.stall import Stalls
-from phalanx.horovod.timeline import Timeline
 from phalanx.horovod.wire import Plain
+
+if TYPE_CHECKING:
+    from phalanx.horovod.timeline import Timeline
 
 
 class Coordinator:
@@ -59,6 +61,9 @@ class Coordinator:
 
     def _take(self) -> list[Response]:
         responses = self._negotiation.take()
+        for response in responses:
+            if isinstance(response, Run):
+                self.stalls.done(response.names)
         if self.timeline is not None and responses:
             self.timeline.cycle()
             for response in responses:
@@ -72,8 +77,9 @@ class Coordinator:
         return response
 
     def look_for_stalls(self) -> list[Response]:
-        """Warn of names that some ranks wait for, and fail those that were waited for too long."""
-        return [Fail(0, name, reason) for name, reason in self.stalls.look(self._negotiation.waiting())]
+        """Warn of names that some ranks wait for; the end, when they were waited for too long."""
+        ended: list[Response] = [End(reason) for _, reason in self.stalls.look(self._negotiation.waiting())]
+        return ended[:1]
 
 
 def encode(responses: list[Response]) -> Plain:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phalanx.collectives import CollectiveError, Group
 from phalanx.horovod.common.exceptions import HorovodInternalError
@@ -23,8 +23,10 @@ from phalanx.horovod.execution import Operation, Work, begin, zeros_for
 from phalanx.horovod.negotiation import End, Fail, Joined, Request, Response, Run, Sets
 from phalanx.horovod.stall import Stalls
 from phalanx.horovod.star import Star
-from phalanx.horovod.timeline import Timeline
 from phalanx.horovod.wire import Plain, WireClosed
+
+if TYPE_CHECKING:
+    from phalanx.horovod.timeline import Timeline
 
 log = logging.getLogger("phalanx.horovod")
 

@@ -144,7 +144,7 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
 
 
 def _unpack(flat: torch.Tensor, targets: list[torch.Tensor]) -> None:
-    pieces = flat.split([target.numel() for target in targets])
+    pieces = torch.split(flat, [target.numel() for target in targets])
     with torch.no_grad():
         torch._foreach_copy_(targets, [piece.view(t.shape) for piece, t in zip(pieces, targets, strict=True)])
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from phalanx.horovod.common.exceptions import HorovodInternalError
 from phalanx.horovod.common.process_sets import ProcessSet, _init_process_sets, _setup
 from phalanx.horovod.runner.elastic.worker import assignment
-from phalanx.horovod.variables import Variables
+from phalanx.horovod.variables import Variables, without_effect
 
 if TYPE_CHECKING:
     from phalanx.collectives import Group
@@ -56,8 +56,11 @@ class HorovodBasics:
         if comm is not None and not hasattr(comm, "__iter__"):
             raise ValueError(f"comm is a list of ranks, not {comm!r}: nothing here goes through MPI")
         variables = Variables.from_environment(os.environ)
-        log.setLevel(variables.log_level)
+        variables.begin_log(log)
         self._engine = self._form(list(comm or []), variables)
+        if self._engine.group.rank == 0:
+            for sentence in without_effect(os.environ):
+                log.info("%s", sentence)
         atexit.register(self._leave)
         try:
             if variables.timeline and variables.timeline != "DYNAMIC":
