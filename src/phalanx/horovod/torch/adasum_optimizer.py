@@ -50,7 +50,7 @@ class _DistributedAdasumOptimizer(Distributed):
                 options["params"] = parameters
         parameter.sub_(gradient.start)
         small, gradient.context = self._compression.compress(parameter)
-        gradient.handle = allreduce_async_(small, name=gradient.name, op=Adasum)
+        gradient.handle = allreduce_async_(small.contiguous(), name=gradient.name, op=Adasum)
 
     def synchronize(self) -> None:
         """Nothing: there are steps to be combined, no gradients. `step()` waits for them."""

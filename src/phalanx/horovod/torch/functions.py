@@ -38,9 +38,14 @@ def broadcast_parameters(params: dict[str, Any] | Sequence[Any], root_rank: int)
         named = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
     else:
         raise ValueError(f"invalid params of type: {type(params)}; model.state_dict(), or a list, is wanted")
-    handles = [broadcast_async_(tensor, root_rank, name) for name, tensor in named]
+    # Dense in the order of its dimensions: another rank's may have another layout.
+    dense = [tensor.detach().contiguous() for _, tensor in named]
+    handles = [broadcast_async_(same, root_rank, name) for same, (name, _) in zip(dense, named, strict=True)]
     for handle in handles:
         synchronize(handle)
+    for same, (_, tensor) in zip(dense, named, strict=True):
+        if not tensor.is_contiguous():
+            tensor.detach().copy_(same)
 
 
 def broadcast_optimizer_state(

@@ -124,7 +124,7 @@ class _DistributedOptimizer(Distributed):
                     continue
                 grad = grad.to_dense()
             small, gradient.context = self._compression.compress(grad)
-            tensors.append(small)
+            tensors.append(small.contiguous())  # another rank's may have another layout
             dense.append(gradient)
         if not dense:
             return
