@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from phalanx.horovod.runner import run
 from phalanx.horovod.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "run"]

@@ -25,11 +25,13 @@ from typing import Any
 from phalanx.horovod.runner import remote
 from phalanx.horovod.runner.hosts import is_local
 
-# Called with "stdout" or "stderr" and what came, from a thread of the worker's own.
+# Called with "stdout" or "stderr" and what came, b"" for its end, from a thread of the worker's own.
 Output = Callable[[str, bytes], None]
 
-# What belongs to the launcher's shell or host; Horovod leaves out these, too.
+# What belongs to the launcher's shell or host; Horovod leaves out some of these, too.
 _NOT_EXPORTED = re.compile(r"BASH_FUNC_|OLDPWD$|.*CUDA_VISIBLE_DEVICES$|SSH_|XDG_|HOSTNAME$|TMPDIR$|_$")
+# What another launcher told us: we may be a worker ourselves.
+_NOT_PASSED_ON = re.compile(r"PHALANX_(GENERATION|HOST|KEY_FILE|RENDEZVOUS)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 _MARK = re.compile(re.escape(remote.MARK) + rb"(\d+)\n")
 _SSH = ("ssh", "-o", "PasswordAuthentication=no", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")
 # A host that loses power is noticed after a minute.
@@ -59,6 +61,7 @@ class Worker:
     """A worker that was started. `pid`, on its host: once it has begun; None before."""
 
     pid: int | None = None
+    ended_at: float = float("inf")  # by time.monotonic
 
     def __init__(self, host: str, name: str, process: subprocess.Popen[bytes], order: bytes, output: Output) -> None:
         self.host = host
@@ -81,8 +84,7 @@ class Worker:
 
     def last_words(self) -> str:
         """The last line of its errors, or of ssh's when it did not begin; "" for none."""
-        text = (self._errors if self.pid is not None else self._before).decode(errors="replace")
-        return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        return last_line((self._errors if self.pid is not None else self._before).decode(errors="replace"))
 
     def ask_to_stop(self, grace_s: float) -> None:
         """SIGTERM to all of it, SIGKILL after `grace_s` seconds. Does not wait."""
@@ -128,10 +130,12 @@ class Worker:
                     data = os.read(key.fd, 65536)
                     if not data:
                         streams.unregister(key.fileobj)
+                        self._output(key.data, data)
                     elif key.data == "stderr":
                         self._take_errors(data)
                     else:
                         self._output("stdout", data)
+        self.ended_at = time.monotonic()
 
     def _take_errors(self, data: bytes) -> None:
         if self.pid is None:
@@ -165,11 +169,11 @@ def start(
     What goes wrong is seen by `poll`: an exit status, and `last_words`.
     """
     here = is_local(host)
-    own = dict(os.environ) if here else exported(os.environ)
+    own = {name: value for name, value in os.environ.items() if not _NOT_PASSED_ON.match(name)}
     order: dict[str, Any] = {
         "argv": list(argv),
         "cwd": os.getcwd(),
-        "env": own | {"PYTHONUNBUFFERED": "1"} | dict(env),
+        "env": (own if here else exported(own)) | {"PYTHONUNBUFFERED": "1"} | dict(env),
         "inherit": not here,
         "secret": secret,
         "scratch": str(scratch) if scratch is not None and here else "",
@@ -198,3 +202,8 @@ def stop_all(workers: Iterable[Worker], grace_s: float) -> None:
 def exported(environment: Mapping[str, str]) -> dict[str, str]:
     """What of our environment the workers of other hosts get."""
     return {name: value for name, value in environment.items() if not _NOT_EXPORTED.match(name)}
+
+
+def last_line(text: str) -> str:
+    """That is not empty; "" for none."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -1,0 +1,1 @@
+"""What Horovod's scripts and tests import from `horovod.runner.util`."""
