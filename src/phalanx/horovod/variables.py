@@ -25,6 +25,7 @@ _ITSELF = "Phalanx chooses the way of each operation by what it measured"
 _UNTUNED = "Phalanx does not tune itself while a job runs"
 _ONE_WAY = "there is one way: shared memory on a host, gloo and NCCL between hosts"
 _NCCL = "torch decides how it uses NCCL"
+_AS_IT_IS = ("", "0", "gloo")  # asks for nothing, or for what launchers ask for anyway
 
 WITHOUT_EFFECT: Mapping[str, str] = {
     "HOROVOD_ADASUM_MPI_CHUNK_SIZE": "nothing here goes through MPI",
@@ -113,7 +114,7 @@ class Variables:
 def without_effect(environment: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each variable that asks for something that can mean nothing here."""
     for name, why in WITHOUT_EFFECT.items():
-        if environment.get(name, "").strip() not in ("", "0"):
+        if environment.get(name, "").strip().lower() not in _AS_IT_IS:
             yield f"{name} has no effect: {why}"
 
 
