@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -141,3 +144,13 @@ def test_what_can_mean_nothing_says_so_once_if_it_is_asked_for():
 def test_a_variable_means_something_or_nothing_but_not_both():
     read_ones = {*WHOLE, *NUMBERS, *TRUTHS, "HOROVOD_LOG_LEVEL", "HOROVOD_STALL_CHECK_DISABLE", "HOROVOD_TIMELINE"}
     assert not read_ones & WITHOUT_EFFECT.keys()
+
+
+def test_the_launcher_refuses_a_variable_before_it_starts_anything():
+    command = [sys.executable, "-m", "phalanx", "horovodrun", "-np", "2", sys.executable, "-c", "print('started')"]
+    done = subprocess.run(
+        command, env=os.environ | {"HOROVOD_CYCLE_TIME": "often"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("HOROVOD_CYCLE_TIME: 'often' is not a number") == 1
+    assert "Traceback" not in done.stderr

@@ -23,20 +23,20 @@ LOG_LEVELS = {
 
 _ITSELF = "Phalanx chooses the way of each operation by what it measured"
 _UNTUNED = "Phalanx does not tune itself while a job runs"
+_NO_MPI = "nothing here goes through MPI"
 _ONE_WAY = "there is one way: shared memory on a host, gloo and NCCL between hosts"
-_NCCL = "torch decides how it uses NCCL"
 _AS_IT_IS = ("", "0", "gloo")  # asks for nothing, or for what launchers ask for anyway
 
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "HOROVOD_ADASUM_MPI_CHUNK_SIZE": "nothing here goes through MPI",
+    "HOROVOD_ADASUM_MPI_CHUNK_SIZE": _NO_MPI,
     "HOROVOD_AUTOTUNE": _UNTUNED,
     "HOROVOD_AUTOTUNE_BAYES_OPT_MAX_SAMPLES": _UNTUNED,
     "HOROVOD_AUTOTUNE_GAUSSIAN_PROCESS_NOISE": _UNTUNED,
     "HOROVOD_AUTOTUNE_LOG": _UNTUNED,
     "HOROVOD_AUTOTUNE_STEPS_PER_SAMPLE": _UNTUNED,
     "HOROVOD_AUTOTUNE_WARMUP_SAMPLES": _UNTUNED,
-    "HOROVOD_BATCH_D2D_MEMCOPIES": _NCCL,
-    "HOROVOD_CACHE_CAPACITY": "every name is remembered from its first use on",
+    "HOROVOD_BATCH_D2D_MEMCOPIES": "torch copies what is on GPUs",
+    "HOROVOD_CACHE_CAPACITY": "operations are agreed on without a cache of names",
     "HOROVOD_CCL_CACHE": "nothing here goes through oneCCL",
     "HOROVOD_CONTROLLER": _ONE_WAY,
     "HOROVOD_CPU_OPERATIONS": _ONE_WAY,
@@ -46,8 +46,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "HOROVOD_ENABLE_XLA_OPS": "there is no TensorFlow here",
     "HOROVOD_HIERARCHICAL_ALLGATHER": _ITSELF,
     "HOROVOD_HIERARCHICAL_ALLREDUCE": _ITSELF,
-    "HOROVOD_MPI_THREADS_DISABLE": "nothing here goes through MPI",
-    "HOROVOD_NUM_NCCL_STREAMS": _NCCL,
+    "HOROVOD_MPI_THREADS_DISABLE": _NO_MPI,
+    "HOROVOD_NUM_NCCL_STREAMS": "torch chooses NCCL's streams",
     "HOROVOD_THREAD_AFFINITY": "the thread that communicates computes nothing, and needs no core of its own",
     "HOROVOD_TORUS_ALLREDUCE": _ITSELF,
 }
@@ -60,6 +60,7 @@ class Variables:
     `fusion_threshold`: bytes of tensors that become one operation at most; `cycle_time_ms`: how long one waits for
     others to join it. `timeline`: a file's path, "" for none, "DYNAMIC" for one that `start_timeline` names.
     `stall_warn_s`: None for no looking. `gloo_timeout_s`: for ranks to find each other; None: not said.
+    `gloo_interface`: by which hosts reach this one; "": not said.
     """
 
     fusion_threshold: int = 128 << 20
@@ -73,6 +74,7 @@ class Variables:
     dynamic_process_sets: bool = False
     elastic: bool = False
     gloo_timeout_s: float | None = None
+    gloo_interface: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Variables:
@@ -92,6 +94,7 @@ class Variables:
             dynamic_process_sets=read.truth("HOROVOD_DYNAMIC_PROCESS_SETS"),
             elastic=read.truth("HOROVOD_ELASTIC"),
             gloo_timeout_s=read.number("HOROVOD_GLOO_TIMEOUT_SECONDS", 0.0) or None,
+            gloo_interface=environment.get("HOROVOD_GLOO_IFACE", ""),
         )
 
     def stalls(self) -> Stalls:

@@ -88,6 +88,8 @@ class HorovodBasics:
         told = assignment(os.environ)
         if told is not None:
             os.environ.update(told)
+        if variables.gloo_interface:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", variables.gloo_interface)
         timeout_s = variables.gloo_timeout_s or _FORMING_S
         try:
             group = join_group(Membership.from_environment(os.environ), timeout_s=timeout_s)

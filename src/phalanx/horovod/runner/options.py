@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.foundation import UsageError
+from phalanx.horovod.variables import WITHOUT_EFFECT
 
 Kind = type[int] | type[float] | type[str] | type[bool]
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "FATAL")
 
-_ITSELF = "Phalanx chooses the way of each operation by what it measured"
-_UNTUNED = "Phalanx does not tune itself while a job runs"
-_NO_MPI = "nothing here goes through MPI"
-_NO_CACHE = "operations are agreed on without a cache of names"
-_IDLE = "the thread that communicates computes nothing, and needs no core of its own"
-_STREAMS = "torch chooses NCCL's streams"
+_ITSELF = WITHOUT_EFFECT["HOROVOD_HIERARCHICAL_ALLREDUCE"]
+_UNTUNED = WITHOUT_EFFECT["HOROVOD_AUTOTUNE"]
+_NO_MPI = WITHOUT_EFFECT["HOROVOD_MPI_THREADS_DISABLE"]
+_NO_CACHE = WITHOUT_EFFECT["HOROVOD_CACHE_CAPACITY"]
+_IDLE = WITHOUT_EFFECT["HOROVOD_THREAD_AFFINITY"]
+_STREAMS = WITHOUT_EFFECT["HOROVOD_NUM_NCCL_STREAMS"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from phalanx.foundation import UsageError
 from phalanx.horovod.runner.hosts import HostSlots, parse_hostfile, parse_hosts
 from phalanx.horovod.runner.options import variables
 from phalanx.horovod.runner.spawn import Ssh
+from phalanx.horovod.variables import Variables
 
 START_TIMEOUT_S = 30
 ELASTIC_TIMEOUT_S = 600
@@ -50,8 +51,10 @@ class Settings:
 def settle(values: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """The job of the options `values`, by their names in `options`; `environment` has the defaults of two timeouts.
 
-    Raises UsageError.
+    Raises UsageError, also for a variable that would be refused by every process of the job.
     """
+    told = variables(values)
+    Variables.from_environment({**environment, **told})
     if values.get("hosts") and values.get("hostfile"):
         raise UsageError("-H and --hostfile both name hosts", remedy="give one of them")
     size = values.get("num_proc")
@@ -72,7 +75,7 @@ def settle(values: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
         output=Path(values["output_filename"]).absolute() if values.get("output_filename") else None,
         timestamps=bool(values.get("prefix_output_with_timestamp")),
         verbose=bool(values.get("verbose")),
-        variables=variables(values),
+        variables=told,
         discovery_script=values.get("host_discovery_script"),
         min_num_proc=values.get("min_num_proc"),
         max_num_proc=values.get("max_num_proc"),
