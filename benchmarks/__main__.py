@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME ...]`: run the benchmarks, print their tables, keep every measurement as JSON.
 
 A benchmark is a file `bench_<name>.py` here with `run(options, progress) -> list[Comparison]` and, when the table of
-all is none for it, `report(comparisons) -> str`.
+all is none for it, `report(comparisons) -> str`. `python -m benchmarks horovod-upstream` measures no speed and has
+options of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmarks.harness import Comparison, MissingData, NotEqual, Options, save,
 from benchmarks.ranks import RankFailed
 
 HERE = Path(__file__).parent
+APART = {"horovod-upstream": "benchmarks.horovod_upstream"}  # modules with `main(given) -> int`
 
 
 def names() -> list[str]:
@@ -43,6 +45,8 @@ def progress(text: str) -> None:
 
 def main(given: list[str]) -> int:
     """Exit code: 0 when each that ran measured what it should, 1 when a side failed or two did not compute the same."""
+    if given and given[0] in APART:
+        return int(importlib.import_module(APART[given[0]]).main(given[1:]))
     parsed = arguments(given)
     data = os.environ.get("PHALANX_DATA")
     options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None)
