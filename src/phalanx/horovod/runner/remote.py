@@ -68,7 +68,8 @@ def guard() -> int:
         worker = _start(order, private)
         if worker is None:
             return CANNOT_START
-        status, abandoned = _watch(worker, wake, rest)
+        status, abandoned = _watch(worker.pid, wake, rest)
+        worker.returncode = status
         return status
     finally:
         _end_descendants()
@@ -77,8 +78,11 @@ def guard() -> int:
             shutil.rmtree(order["scratch"], ignore_errors=True)
 
 
-def _start(order: dict[str, Any], private: Path) -> int | None:
-    """The worker's pid, which is its session's as well; None when it cannot be started, which is said."""
+def _start(order: dict[str, Any], private: Path) -> subprocess.Popen[bytes] | None:
+    """The worker, in a session of its own; None when it cannot be started, which is said.
+
+    It must be kept: one that is forgotten collects its process, and we would not know how that ended.
+    """
     env = (dict(os.environ) if order["inherit"] else {}) | order["env"]
     # A folder with a package `horovod` in it that is ours: spawned children of the script find it, too.
     ours = str(Path(__file__).resolve().parent.parent / "path")
@@ -105,7 +109,7 @@ def _start(order: dict[str, Any], private: Path) -> int | None:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=become_worker,  # noqa: PLW1509 - this process has one thread
-        ).pid
+        )
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         os.write(2, f"cannot start {order['argv'][0]!r}: {reason}\n".encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import selectors
 import shlex
@@ -36,6 +37,10 @@ _MARK = re.compile(re.escape(remote.MARK) + rb"(\d+)\n")
 _SSH = ("ssh", "-o", "PasswordAuthentication=no", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")
 # A host that loses power is noticed after a minute.
 _KEEP_ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
+_SSH_FAILED = 255
+# sshd refuses some of many that come at once (MaxStartups), and does so at once.
+_FURTHER_ATTEMPTS = 3
+_AT_ONCE_S = 3.0
 _LAST_BYTES = 8192  # of the errors, kept to say why it ended
 _PATIENCE_S = 5.0  # beyond the grace, for the guardian, or ssh, to end
 
@@ -63,22 +68,25 @@ class Worker:
     pid: int | None = None
     ended_at: float = float("inf")  # by time.monotonic
 
-    def __init__(self, host: str, name: str, process: subprocess.Popen[bytes], order: bytes, output: Output) -> None:
+    def __init__(self, host: str, name: str, command: Sequence[str], order: bytes, output: Output) -> None:
         self.host = host
         self.name = name
-        self.remote = process.args[0] == _SSH[0] if isinstance(process.args, list) else False
-        self._process = process
+        self.remote = command[0] == _SSH[0]
+        self._command = command
+        self._order = order
         self._output = output
         self._before = b""  # what ssh said before the worker began
         self._errors = b""  # the last that the worker said
         self._input = threading.Lock()
-        self._pump = threading.Thread(target=self._run, args=(order,), name=f"output of {name}", daemon=True)
+        self._stopped = threading.Event()
+        self._process = self._open()
+        self._pump = threading.Thread(target=self._run, name=f"output of {name}", daemon=True)
         self._pump.start()
 
     def poll(self) -> int | None:
         """The exit status, -n for signal n, once it has ended and all its output was handed on; None before."""
-        code = self._process.poll()
-        if code is None or self._pump.is_alive():
+        code = None if self._pump.is_alive() else self._process.poll()
+        if code is None:
             return None
         return 128 - code if 128 < code <= 128 + signal.NSIG else code
 
@@ -88,6 +96,7 @@ class Worker:
 
     def ask_to_stop(self, grace_s: float) -> None:
         """SIGTERM to all of it, SIGKILL after `grace_s` seconds. Does not wait."""
+        self._stopped.set()
         if not self._input.acquire(timeout=1):  # ssh takes nothing: it has not got through
             self._process.terminate()
             return
@@ -114,13 +123,45 @@ class Worker:
             self._process.wait()
         self._pump.join(_PATIENCE_S)
 
-    def _run(self, order: bytes) -> None:
+    def _open(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us: we stop the workers in an order of our own
+        )
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        self._listen()
+        for _ in range(_FURTHER_ATTEMPTS):
+            refused = self.remote and self.pid is None and self._process.wait() == _SSH_FAILED
+            if not refused or time.monotonic() - begun > _AT_ONCE_S or not self._open_again():
+                break
+            begun = time.monotonic()
+            self._listen()
+        for stream in ("stdout", "stderr"):
+            self._output(stream, b"")
+        self.ended_at = time.monotonic()
+
+    def _open_again(self) -> bool:
+        """After a while; unless a stop was asked for."""
+        time.sleep(random.uniform(0.1, 0.5))
+        with self._input:
+            if not self._stopped.is_set():
+                self._before = b""
+                self._process = self._open()
+            return not self._stopped.is_set()
+
+    def _listen(self) -> None:
+        """Give the order, and hand on all output to its end."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         with self._input, contextlib.suppress(OSError, ValueError):  # who does not read will say why
-            process.stdin.write(order)
+            process.stdin.write(self._order)
             process.stdin.flush()
         with selectors.DefaultSelector() as streams, process.stdout, process.stderr:
             streams.register(process.stdout, selectors.EVENT_READ, "stdout")
@@ -130,12 +171,10 @@ class Worker:
                     data = os.read(key.fd, 65536)
                     if not data:
                         streams.unregister(key.fileobj)
-                        self._output(key.data, data)
                     elif key.data == "stderr":
                         self._take_errors(data)
                     else:
                         self._output("stdout", data)
-        self.ended_at = time.monotonic()
 
     def _take_errors(self, data: bytes) -> None:
         if self.pid is None:
@@ -179,14 +218,7 @@ def start(
         "scratch": str(scratch) if scratch is not None and here else "",
     }
     command = [sys.executable, "-I", "-S", remote.__file__] if here else (ssh or Ssh()).command(host, [])
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us: we stop the workers in an order of our own
-    )
-    return Worker(host, name, process, json.dumps(order).encode() + b"\n", output)
+    return Worker(host, name, command, json.dumps(order).encode() + b"\n", output)
 
 
 def stop_all(workers: Iterable[Worker], grace_s: float) -> None:
