@@ -121,19 +121,19 @@ def _watch(worker: int, wake: int, rest: bytes) -> tuple[int, bool]:
     told, deadline, abandoned = rest, float("inf"), False
     sources = [0, wake]
     while (status := _reap(worker)) is None:
-        ready, _, _ = select.select(sources, [], [], min(max(deadline - time.monotonic(), 0), 3600))
-        asked = None
-        if wake in ready and any(number in _ASKS_TO_END for number in os.read(wake, 256)):
-            asked = GRACE_S
-        if 0 in ready:
-            data = os.read(0, 4096)
-            told += data
-            if not data:
-                sources = [wake]
-                abandoned = b"stop " not in told
-                asked = GRACE_S if abandoned else None
-            elif b"stop " in told and told.endswith(b"\n"):
-                asked = float(told.split()[-1])
+        asked = _grace_in(told)
+        if asked is None:
+            ready, _, _ = select.select(sources, [], [], min(max(deadline - time.monotonic(), 0), 3600))
+            if wake in ready and any(number in _ASKS_TO_END for number in os.read(wake, 256)):
+                asked = GRACE_S
+            if 0 in ready:
+                told = os.read(0, 4096)
+                if not told:
+                    sources = [wake]
+                    abandoned = deadline == float("inf")  # nobody had asked for a stop
+                    asked = GRACE_S if abandoned else None
+        else:
+            told = b""
         if asked is not None:
             _signal_session(worker, signal.SIGTERM)
             deadline = min(deadline, time.monotonic() + asked)
@@ -141,6 +141,11 @@ def _watch(worker: int, wake: int, rest: bytes) -> tuple[int, bool]:
             _signal_session(worker, signal.SIGKILL)
             deadline = float("inf")
     return status, abandoned
+
+
+def _grace_in(told: bytes) -> float | None:
+    """What the last `stop SECONDS` among the lines says; None for none. A line is short enough to come whole."""
+    return float(told.split()[-1]) if told.startswith(b"stop ") else None
 
 
 def _reap(worker: int) -> int | None:

@@ -78,6 +78,7 @@ class Worker:
         self._before = b""  # what ssh said before the worker began
         self._errors = b""  # the last that the worker said
         self._input = threading.Lock()
+        self._input.acquire()  # until the order is given: nothing may come before it
         self._stopped = threading.Event()
         self._process = self._open()
         self._pump = threading.Thread(target=self._run, name=f"output of {name}", daemon=True)
@@ -134,6 +135,8 @@ class Worker:
 
     def _run(self) -> None:
         begun = time.monotonic()
+        self._give_order()
+        self._input.release()
         self._listen()
         for _ in range(_FURTHER_ATTEMPTS):
             refused = self.remote and self.pid is None and self._process.wait() == _SSH_FAILED
@@ -152,17 +155,20 @@ class Worker:
             if not self._stopped.is_set():
                 self._before = b""
                 self._process = self._open()
+                self._give_order()
             return not self._stopped.is_set()
 
+    def _give_order(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # who does not read will say why
+            self._process.stdin.write(self._order)
+            self._process.stdin.flush()
+
     def _listen(self) -> None:
-        """Give the order, and hand on all output to its end."""
+        """Hand on all output, to its end."""
         process = self._process
-        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        with self._input, contextlib.suppress(OSError, ValueError):  # who does not read will say why
-            process.stdin.write(self._order)
-            process.stdin.flush()
         with selectors.DefaultSelector() as streams, process.stdout, process.stderr:
             streams.register(process.stdout, selectors.EVENT_READ, "stdout")
             streams.register(process.stderr, selectors.EVENT_READ, "stderr")
