@@ -35,7 +35,7 @@ def read(**environment: str) -> Variables:
 
 def test_an_empty_environment_gives_the_defaults_of_horovod():
     assert read() == Variables()
-    assert (read().fusion_threshold, read().cycle_time_ms) == (128 * 1024 * 1024, 1.0)
+    assert (read().fusion_threshold, read().cycle_time_ms) == (128 * 1024 * 1024, 5.0)
     assert (read().stall_warn_s, read().stall_shutdown_s) == (60.0, 0.0)
     assert (read().timeline, read().log_level, read().gloo_timeout_s) == ("", logging.WARNING, None)
 

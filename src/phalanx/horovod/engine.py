@@ -3,8 +3,8 @@
     submit ---- announced to rank 0, by name ----> Coordinator: who is ready for what
     wait   <--- the same order on every rank ----- begun on the process set's group, in that order
 
-Announcements of one cycle travel together: the first at once, those that follow it within the cycle at its end, or
-when somebody waits. Knows torch tensors only as what `execution` takes.
+Announcements of one cycle travel together: the first at once, those that follow it within the cycle at its end, when
+they are large together, or when somebody waits. Knows torch tensors only as what `execution` takes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("phalanx.horovod")
 
 _LOOK_S = 0.02  # how often what is under way is looked at while nobody waits for it
+_ENOUGH = 8 << 20  # bytes that are worth an operation of their own, while backward computes others
 _STALLS_S = 1.0  # how often rank 0 looks for who keeps the others waiting
 _LEAVE_S = 10.0  # for the others to leave as well
 JOIN = Request("barrier", "join")
@@ -54,6 +55,7 @@ class Engine:
         self._count = 0
         self._unnamed: dict[tuple[str, int], int] = {}
         self._outbox: list[Plain] = []
+        self._waiting_bytes = 0
         self._inbox: deque[Response] = deque()  # of rank 0: what it has told the others and has yet to do itself
         self._sent_at = 0.0
         self._stalls_at = 0.0
@@ -177,7 +179,8 @@ class Engine:
             self._numbers[request.name] = request, self._count
             self._count += 1
             self._outbox.append(request.encode())
-        if time.monotonic() - self._sent_at >= self._cycle_s:
+        self._waiting_bytes += request.nbytes
+        if self._waiting_bytes >= _ENOUGH or time.monotonic() - self._sent_at >= self._cycle_s:
             self._flush()
         elif len(self._outbox) == 1:
             self._star.ring()  # the thread sends it at the end of the cycle
@@ -186,7 +189,7 @@ class Engine:
         """With the lock held."""
         if not self._outbox:
             return
-        message, self._outbox = self._outbox, []
+        message, self._outbox, self._waiting_bytes = self._outbox, [], 0
         self._sent_at = time.monotonic()
         if self._coordinator is None:
             self._star.send([0], message)
@@ -274,7 +277,7 @@ class Engine:
         if timeline is not None:
             for name in run.names:
                 timeline.start(name, kind)
-                timeline.activity(name, kind)
+                timeline.activity(name, f"{type(group.transport).__name__.upper()}_{kind}")
         try:
             work = begin(group, operations)
             if timeline is not None:

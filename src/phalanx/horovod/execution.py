@@ -113,40 +113,38 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         operation.result = made if operation.grouped else made[0]
         sources += operation.tensors
         targets += made
-    handles: list[Handle[Any]] = []
     small = [index for index, tensor in enumerate(sources) if tensor.nbytes < FUSE_BELOW]
-    unpack = None
+    together = small if len(small) > 1 else []
+    tickets: list[int] = []
+    packed: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+
+    def pack(indices: list[int]) -> None:
+        flat = torch.cat([sources[index].reshape(-1) for index in indices])  # always a copy
+        tickets.append(group.transport.allreduce(flat, **how))
+        packed.append((flat, [targets[index] for index in indices]))
+
     with torch.no_grad():
-        if len(small) > 1:
-            flat = torch.cat([sources[index].reshape(-1) for index in small])
-            handles.append(group.allreduce(flat, **how))
-            unpack = flat, [targets[index] for index in small]
-            large = [index for index, tensor in enumerate(sources) if tensor.nbytes >= FUSE_BELOW]
-        else:
-            large = list(range(len(sources)))
-        for index in large:
+        if together:
+            pack(together)
+        # Flat ones only: another rank's tensor may have another layout.
+        for index in sorted({*range(len(sources))}.difference(together)):
             source, target = sources[index].detach(), targets[index].detach()
-            if is_plain(source) and is_plain(target) and source.data_ptr() != target.data_ptr():
-                ticket = group.transport.allreduce(source, output=target, **how)
-                handles.append(Handle(group.transport, [ticket], lambda: None))
-                continue
-            if source.data_ptr() != target.data_ptr():
-                target.copy_(source)
-            handles.append(group.allreduce(target, **how))
+            if is_plain(source) and is_plain(target):
+                tickets.append(group.transport.allreduce(source.view(-1), output=target.view(-1), **how))
+            else:
+                pack([index])
+
+    handle: Handle[None] = Handle(group.transport, tickets, lambda: None)
 
     def finish() -> None:
-        for handle in handles:
-            handle.wait()
-        if unpack is not None:
-            _unpack(*unpack)
+        handle.wait()
+        with torch.no_grad():
+            for flat, into in packed:
+                pieces = torch.split(flat, [target.numel() for target in into])
+                views = [piece.view(target.shape) for piece, target in zip(pieces, into, strict=True)]
+                torch._foreach_copy_(into, views)
 
-    return Work(operations, handles, finish)
-
-
-def _unpack(flat: torch.Tensor, targets: list[torch.Tensor]) -> None:
-    pieces = torch.split(flat, [target.numel() for target in targets])
-    with torch.no_grad():
-        torch._foreach_copy_(targets, [piece.view(t.shape) for piece, t in zip(pieces, targets, strict=True)])
+    return Work(operations, [handle], finish)
 
 
 def _adasum(group: Group, operation: Operation) -> Work:
@@ -170,8 +168,19 @@ def _allgather(group: Group, operation: Operation) -> tuple[list[Handle[Any]], C
 def _broadcast(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:
     root = group.members.index(operation.request.root)
     (tensor,) = operation.tensors
-    handle = group.broadcast(tensor, root, operation.request.name, in_place=operation.in_place)
-    return [handle], handle.synchronize
+    target = tensor if operation.in_place else torch.empty_like(tensor, requires_grad=False)
+    direct = operation.in_place and is_plain(tensor)
+    # A flat one: another rank's tensor may have another layout.
+    flat = tensor.detach().view(-1) if direct else tensor.detach().reshape(-1).clone()
+    handle = group.broadcast(flat, root, operation.request.name)
+
+    def finish() -> Result:
+        handle.wait()
+        if not direct:
+            target.detach().copy_(flat.view(tensor.shape))
+        return target
+
+    return [handle], finish
 
 
 def _alltoall(group: Group, operation: Operation) -> tuple[list[Handle[Any]], Callable[[], Result]]:

@@ -21,7 +21,7 @@ LOG_LEVELS = {
     "fatal": logging.CRITICAL,
 }
 
-_ITSELF = "Phalanx chooses the way of each operation by what it measured"
+_ITSELF = "the way of an operation follows from where the ranks are"
 _UNTUNED = "Phalanx does not tune itself while a job runs"
 _NO_MPI = "nothing here goes through MPI"
 _ONE_WAY = "there is one way: shared memory on a host, gloo and NCCL between hosts"
@@ -55,7 +55,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Variables:
-    """Those that mean something, with Horovod's defaults.
+    """Those that mean something, with Horovod's defaults, but for the cycle: nobody who waits waits for its end here.
 
     `fusion_threshold`: bytes of tensors that become one operation at most; `cycle_time_ms`: how long one waits for
     others to join it. `timeline`: a file's path, "" for none, "DYNAMIC" for one that `start_timeline` names.
@@ -64,7 +64,7 @@ class Variables:
     """
 
     fusion_threshold: int = 128 << 20
-    cycle_time_ms: float = 1.0
+    cycle_time_ms: float = 5.0
     timeline: str = ""
     timeline_mark_cycles: bool = False
     stall_warn_s: float | None = 60.0
@@ -84,7 +84,7 @@ class Variables:
         warn_s = read.number("HOROVOD_STALL_CHECK_TIME_SECONDS", 60.0)
         return cls(
             fusion_threshold=read.whole("HOROVOD_FUSION_THRESHOLD", 128 << 20),
-            cycle_time_ms=read.number("HOROVOD_CYCLE_TIME", 1.0),
+            cycle_time_ms=read.number("HOROVOD_CYCLE_TIME", 5.0),
             timeline=environment.get("HOROVOD_TIMELINE", ""),
             timeline_mark_cycles=read.truth("HOROVOD_TIMELINE_MARK_CYCLES"),
             stall_warn_s=warn_s if looks else None,

@@ -342,6 +342,15 @@ def layouts_that_horovod_refuses() -> None:
     hvd.allreduce_(last, op=hvd.Sum)
     assert (last == sum(range(size))).all()
     assert last.is_contiguous(memory_format=torch.channels_last)
+    for shape in ((2, 3, 4, 4), (8, 32, 32, 32)):
+        other = torch.arange(float(torch.Size(shape).numel())).view(shape)
+        if rank:  # the ranks need not have the same
+            other = other.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(hvd.allreduce(other, op=hvd.Sum), other * size)
+        assert torch.equal(hvd.broadcast(other * (rank + 1), 1), other * 2)
+        mine = other.clone()
+        assert torch.equal(hvd.broadcast_(mine.mul_(rank + 1), 1), other * 2)
+        assert torch.equal(hvd.allreduce_(mine, op=hvd.Sum), other * 2 * size)
     parameter = torch.nn.Parameter(torch.full((3,), float(rank)))
     hvd.broadcast_(parameter, 1)
     assert parameter.tolist() == [1.0] * 3
