@@ -25,6 +25,7 @@ class Coordinator:
         self._negotiation = Negotiation(size, fuse_bytes)
         self._known: list[list[Request]] = [[] for _ in range(size)]
         self._same: dict[Request, Request] = {}
+        self._drawn: set[str] = set()  # whose negotiation has begun in the timeline
         self.stalls = stalls
         self.left: set[int] = set()
 
@@ -54,7 +55,8 @@ class Coordinator:
 
     def _announce(self, rank: int, request: Request) -> None:
         if self.timeline is not None:
-            if request.name not in self._negotiation.waiting():
+            if request.name not in self._drawn:  # by another rank, perhaps, before there was a timeline
+                self._drawn.add(request.name)
                 self.timeline.negotiate_start(request.name, request.kind.upper())
             self.timeline.negotiate_rank_ready(request.name, rank)
         self._negotiation.announce(rank, request)
@@ -66,9 +68,9 @@ class Coordinator:
                 self.stalls.done(response.names)
         if self.timeline is not None and responses:
             self.timeline.cycle()
-            for response in responses:
-                for name in response.names if isinstance(response, Run) else ():
-                    self.timeline.negotiate_end(name)
+            for name in _decided(responses):
+                self._drawn.discard(name)
+                self.timeline.negotiate_end(name)
         return [self._without_requests(response) for response in responses]
 
     def _without_requests(self, response: Response) -> Response:
@@ -80,6 +82,16 @@ class Coordinator:
         """Warn of names that some ranks wait for; the end, when they were waited for too long."""
         ended: list[Response] = [End(reason) for _, reason in self.stalls.look(self._negotiation.waiting())]
         return ended[:1]
+
+
+def _decided(responses: list[Response]) -> list[str]:
+    names: list[str] = []
+    for response in responses:
+        if isinstance(response, Run):
+            names += response.names
+        elif isinstance(response, Fail):
+            names.append(response.name)
+    return names
 
 
 def encode(responses: list[Response]) -> Plain:
