@@ -100,8 +100,9 @@ def as_process(words: tuple[str, ...]) -> list[str]:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Of a person whose home directory is `directory`."""
-    return {**os.environ, "HOME": str(directory), "PHALANX_HOME": str(directory / ".phalanx")}
+    """Of a person whose home directory is `directory`, and for whom `python` is ours."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "HOME": str(directory), "PHALANX_HOME": str(directory / ".phalanx"), "PATH": path}
 
 
 def run_console(block: Example, directory: Path) -> None:
