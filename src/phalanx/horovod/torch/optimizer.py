@@ -7,6 +7,7 @@ before the script's own optimizer takes its step. How gradients travel together 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from phalanx.horovod.common.util import split_list
+from phalanx.horovod.negotiation import FUSE_BELOW
 from phalanx.horovod.torch.adasum_optimizer import _DistributedAdasumOptimizer
 from phalanx.horovod.torch.compression import Compression
 from phalanx.horovod.torch.functions import broadcast_object
@@ -31,9 +33,11 @@ from phalanx.horovod.torch.mpi_ops import (
 )
 from phalanx.horovod.torch.wrapping import Distributed, Gradient, wrapped
 
+_MOST_TOGETHER = 32  # small gradients in one operation, which waits for the last of them
+
 
 class Batch:
-    """Gradients that are reduced as one operation, when the last of them is ready: usually one."""
+    """Gradients that are reduced as one operation, when the last of them is ready."""
 
     __slots__ = ("gradients", "under_way", "waiting")
 
@@ -79,10 +83,10 @@ class _DistributedOptimizer(Distributed):
 
     def _together(self, gradients: list[Gradient]) -> list[list[Gradient]]:
         """Which ones make one operation, the same on all ranks."""
-        if self._groups is None:
-            return [[gradient] for gradient in gradients]
         trained = [gradient for gradient in gradients if gradient.required]
         frozen = [[gradient] for gradient in gradients if not gradient.required]
+        if self._groups is None:
+            return _small_ones_together(trained) + frozen
         if isinstance(self._groups, int):
             return [list(group) for group in split_list(self._in_one_order(trained), self._groups) if group] + frozen
         by_parameter = {gradient.parameter: gradient for gradient in trained}
@@ -132,13 +136,11 @@ class _DistributedOptimizer(Distributed):
         before = 1.0 / self.gradient_predivide_factor if self.op == Average else 1.0
         after = self.gradient_predivide_factor if self.op == Average else 1.0
         if len(dense) == 1:
-            handle = allreduce_async_(
-                tensors[0], None, dense[0].name, self.op, before, after, self.process_set
-            )  # fmt: skip
+            name = dense[0].name
+            handle = allreduce_async_(tensors[0], None, name, self.op, before, after, self.process_set)
         else:
-            handle = grouped_allreduce_async_(
-                tensors, None, dense[0].name, self.op, before, after, self.process_set
-            )  # fmt: skip
+            name = f"{dense[0].name}..{dense[-1].name}"
+            handle = grouped_allreduce_async_(tensors, None, name, self.op, before, after, self.process_set)
         batch.under_way.append((handle, dense))
 
     # Step
@@ -257,6 +259,31 @@ class _DistributedOptimizer(Distributed):
         }
 
 
+def _small_ones_together(gradients: list[Gradient]) -> list[list[Gradient]]:
+    """Announcing an operation takes longer than sending few bytes. By name: ranks may have them in another order."""
+    made: list[list[Gradient]] = []
+    open_ones: dict[tuple[torch.dtype, torch.device], tuple[list[Gradient], int]] = {}
+    for gradient in sorted(gradients, key=lambda gradient: _as_counted(gradient.name)):
+        parameter = gradient.parameter
+        if parameter.nbytes >= FUSE_BELOW:
+            made.append([gradient])
+            continue
+        kind = parameter.dtype, parameter.device
+        batch, nbytes = open_ones.get(kind, ([], 0))
+        nbytes += parameter.nbytes
+        if not batch or nbytes > FUSE_BELOW or len(batch) == _MOST_TOGETHER:
+            batch, nbytes = [], parameter.nbytes
+            made.append(batch)
+        batch.append(gradient)
+        open_ones[kind] = batch, nbytes
+    return made
+
+
+def _as_counted(name: str) -> list[str | int]:
+    """So that layers.2 comes before layers.10, as in backward, or nearly so."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
+
+
 def _refuse_strange_groups(groups: Any) -> None:
     if groups is None:
         return
@@ -299,7 +326,7 @@ def DistributedOptimizer(  # noqa: N802 - Horovod's name
     `op`: Average, Sum, Adasum or another. Adasum makes an optimizer that combines the ranks' steps, not gradients.
     `gradient_predivide_factor`: an average divides by it before the sum, and by size / factor after it.
     `groups`: in how many operations gradients travel, or lists of parameters that travel together; those in no list
-    travel alone. Not needed for speed: the engine puts together what is ready at the same time.
+    travel alone. Not needed for speed: without it, small ones travel together.
     `sparse_as_dense`: sparse gradients are reduced as dense ones, and made sparse again.
     `process_set`: whose gradients are reduced; other ranks keep their own.
 
