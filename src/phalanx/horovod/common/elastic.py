@@ -124,6 +124,7 @@ def run_fn(
                 try:
                     if not skip_sync:
                         state.sync()
+                    notification_manager.synced()
                     return func(state, *args, **kwargs)
                 except HorovodInternalError:
                     state.restore()

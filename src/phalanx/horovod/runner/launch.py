@@ -59,7 +59,7 @@ class Job:
 
     def __enter__(self) -> Job:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_ended_by_signals())
+            stack.enter_context(ended_by_signals())
             self.scratch = Path(tempfile.mkdtemp(prefix="phalanx-"))
             stack.callback(shutil.rmtree, self.scratch, ignore_errors=True)
             self._meeting = self._meet(list(dict.fromkeys(slot.host for slot in self.slots)))
@@ -81,7 +81,7 @@ class Job:
                 workers.append(self._start(slot, argv, env or {}, secret))  # noqa: PERF401 - those are stopped
             self._wait(workers)
         finally:
-            _stop(workers)
+            stop(workers)
 
     def _meet(self, hosts: Sequence[str]) -> dict[str, str]:
         """Where the processes find each other, in the variables that say so."""
@@ -209,7 +209,7 @@ def _not_started(late: Sequence[Worker], settings: Settings) -> HostUnreachable:
     )
 
 
-def _stop(workers: Sequence[Worker]) -> None:
+def stop(workers: Sequence[Worker]) -> None:
     """Stop what still runs; a second Ctrl-C does not wait."""
     try:
         spawn.stop_all(workers, GRACE_S)
@@ -219,7 +219,7 @@ def _stop(workers: Sequence[Worker]) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """SIGTERM, and the end of our terminal, end the block as Ctrl-C does; in the main thread, where signals arrive."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -32,7 +32,9 @@ Output = Callable[[str, bytes], None]
 # What belongs to the launcher's shell or host; Horovod leaves out some of these, too.
 _NOT_EXPORTED = re.compile(r"BASH_FUNC_|OLDPWD$|.*CUDA_VISIBLE_DEVICES$|SSH_|XDG_|HOSTNAME$|TMPDIR$|_$")
 # What another launcher told us: we may be a worker ourselves.
-_NOT_PASSED_ON = re.compile(r"PHALANX_(GENERATION|HOST|KEY_FILE|RENDEZVOUS)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
+_NOT_PASSED_ON = re.compile(
+    r"PHALANX_(DRIVER|GENERATION|HOST|KEY_FILE|RENDEZVOUS|WORKER)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_"
+)
 _MARK = re.compile(re.escape(remote.MARK) + rb"(\d+)\n")
 _SSH = ("ssh", "-o", "PasswordAuthentication=no", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")
 # A host that loses power is noticed after a minute.
@@ -144,6 +146,9 @@ class Worker:
                 break
             begun = time.monotonic()
             self._listen()
+        with self._input, contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         for stream in ("stdout", "stderr"):
             self._output(stream, b"")
         self.ended_at = time.monotonic()

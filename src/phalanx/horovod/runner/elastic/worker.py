@@ -2,6 +2,7 @@
 
     worker -> launcher  {"hello": number, "port": a free one here, "interfaces": {...}}     once
                         {"ready": does it need the state anew?}                              at every hvd.init()
+                        {"synced": true}                      it has what rank 0 has
     launcher -> worker  {"place": variables, "formed_at": time, "sync": does anybody?}
                         {"leave": why}                        there is no place for it any more
                         {"over": generation, "why": why}      somebody of that generation has ended
@@ -12,6 +13,7 @@ Standard library and `horovod.wire` only.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -63,14 +65,21 @@ class WorkerNotificationManager:
         """From now on listeners are told."""
         _managers.add(self)
 
+    def synced(self) -> None:
+        """Tell the launcher that this process has the state, which must not get lost."""
+        if _link is not None:
+            _link.tell({"synced": True})
+
     @property
     def formed_at(self) -> float:
         """When this process's group was given its places, by the launcher's clock; 0.0 without one."""
         return _link.formed_at if _link is not None else 0.0
 
     def register_listener(self, listener: Listener) -> None:
-        """Tell `listener` as well."""
+        """Tell `listener` as well, and of what came before it."""
         self._listeners.add(listener)
+        if _link is not None and _link.updated is not None:
+            listener.on_hosts_updated(*_link.updated)
 
     def remove_listener(self, listener: Listener) -> None:
         """Do not tell it any more."""
@@ -112,6 +121,7 @@ class _Link:
     def __init__(self, environment: Mapping[str, str]) -> None:
         key = Path(environment[remote.KEY_FILE]).read_bytes()
         self.formed_at = 0.0
+        self.updated: tuple[float, HostUpdateResult] | None = None  # the last since then
         self._generation = -1
         self._over = ""
         self._answers: list[dict[str, Any]] = []
@@ -143,6 +153,10 @@ class _Link:
             sys.exit(0)
         return answer
 
+    def tell(self, message: wire.Plain) -> None:
+        with contextlib.suppress(wire.WireClosed):  # without its launcher this process ends as well
+            self._wire.send(message)
+
     def over(self, wait_s: float) -> str:
         with self._changed:
             self._changed.wait_for(lambda: self._over, wait_s)
@@ -161,8 +175,9 @@ class _Link:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "updated" in message:
-            for manager in _managers:
-                manager.handle_hosts_updated(message["updated"], HostUpdateResult(message["result"]))
+            self.updated = message["updated"], HostUpdateResult(message["result"])
+            for manager in list(_managers):
+                manager.handle_hosts_updated(*self.updated)
             return
         with self._changed:
             if message.get("over") == self._generation:
@@ -170,7 +185,7 @@ class _Link:
             elif "place" in message:
                 self.formed_at = message["formed_at"]
                 self._generation = int(message["place"]["PHALANX_GENERATION"])
-                self._over = ""
+                self._over, self.updated = "", None
                 self._answers.append(message)
             elif "leave" in message:
                 self._answers.append(message)

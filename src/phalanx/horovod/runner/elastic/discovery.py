@@ -1,0 +1,115 @@
+"""Which hosts there are: a program of the user's says so, again and again; a line is `host:slots`, or `host`.
+
+What it does wrong is said once, and the hosts that it named last still count. Knows no workers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from phalanx.foundation import PhalanxError
+from phalanx.horovod.runner.elastic.roster import Host
+from phalanx.horovod.runner.hosts import is_local
+from phalanx.horovod.runner.spawn import last_line
+from phalanx.host import processes
+
+HERE = "localhost"  # the machine of all hosts that are this one
+
+_EVERY_S = 1.0
+_LOOK_S = 0.01
+_HOST = re.compile(r"(\w[\w.-]*|\[[0-9a-fA-F:.%\w]+\])(?::([0-9]+))?", re.ASCII)
+
+
+class DiscoveryFailed(PhalanxError):
+    """The program failed, hung, or wrote what names no hosts."""
+
+
+Tell: TypeAlias = Callable[[tuple[Host, ...] | DiscoveryFailed], None]
+
+
+class Discovery:
+    """A context: a thread that runs `script`, a command for the shell, each second until it is left.
+
+    `tell`: called in that thread with the hosts, and with what went wrong, whenever that is another thing than before.
+    `slots`: of hosts that are named without. `timeout_s`: for one run.
+    """
+
+    def __init__(self, script: str, slots: int | None, scratch: Path, timeout_s: float, tell: Tell) -> None:
+        self._script = script
+        self._slots = slots
+        self._output, self._errors = scratch / "discovered", scratch / "discovery-errors"
+        self._timeout_s = timeout_s
+        self._tell = tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
+
+    def __enter__(self) -> Discovery:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        hosts: tuple[Host, ...] | None = None
+        said = ""
+        while not self._stop.is_set():
+            try:
+                found = parse(self._ask(), self._slots)
+                said = ""
+                if found != hosts:
+                    hosts = found
+                    self._tell(found)
+            except DiscoveryFailed as error:
+                if error.message != said and not self._stop.is_set():
+                    said = error.message
+                    self._tell(error)
+            self._stop.wait(_EVERY_S)
+
+    def _ask(self) -> str:
+        """What the program writes."""
+        for file in (self._output, self._errors):
+            file.unlink(missing_ok=True)
+        argv = ["/bin/sh", "-c", self._script]
+        process = processes.start(argv, env=os.environ, output=self._output, errors=self._errors)
+        deadline = time.monotonic() + self._timeout_s
+        while processes.reap(process) is None:
+            if self._stop.wait(_LOOK_S) or time.monotonic() > deadline:
+                processes.terminate(process, 0)
+                raise DiscoveryFailed(
+                    f"did not end within {self._timeout_s:g} s", remedy="it must say what is there now, and end"
+                )
+        if process.returncode:
+            code = process.returncode
+            how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+            words = last_line(self._errors.read_text(errors="replace"))
+            raise DiscoveryFailed(f"{how}{f': {words}' if words else ''}", remedy=f"try by hand: {self._script}")
+        return self._output.read_text(errors="replace")
+
+
+def parse(text: str, slots: int | None) -> tuple[Host, ...]:
+    """The hosts, in the order of their lines; `slots`: of those that name none. Raises DiscoveryFailed."""
+    found: dict[str, int] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = _HOST.fullmatch(line)
+        if match is None:
+            raise DiscoveryFailed(
+                f"wrote {line[:80]!r}, which is no host with its slots", remedy="it must write lines such as worker-0:2"
+            )
+        if match[2] is None and slots is None:
+            raise DiscoveryFailed(f"names no slots of {line}", remedy="write host:slots, or give --slots-per-host")
+        found[match[1].strip("[]")] = int(match[2]) if match[2] is not None else slots or 0
+    return tuple(host_of(name, count) for name, count in found.items())
+
+
+def host_of(name: str, slots: int) -> Host:
+    """With its machine."""
+    return Host(name, slots, HERE if is_local(name) else name)

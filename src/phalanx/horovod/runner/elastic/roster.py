@@ -1,0 +1,180 @@
+"""What an elastic job knows at one moment: its hosts, its workers, and who of them is in which group.
+
+Values only; what follows from them is `transition`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the job is asked to be. `start`, `least`, `most`: processes to begin with, and at any time after.
+
+    `timeout_s`: how long it may have fewer than `least`. `cooldown`: seconds, at first and at most, for which a host is
+    excluded after a failure; None: it is excluded for good after several. `discovers`: hosts may come later.
+    """
+
+    start: int
+    least: int
+    most: int | None = None
+    timeout_s: float = 600.0
+    reset_limit: int | None = None
+    cooldown: tuple[float, float] | None = None
+    discovers: bool = True
+
+
+@dataclass(frozen=True)
+class Host:
+    """`machine`: what several names of one machine have in common."""
+
+    name: str
+    slots: int
+    machine: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """`number`: in the order of their start; never used again.
+
+    `joined`: the first group it belonged to, 0: none yet. `ready_at`: since when it waits for a place. `holds_state`:
+    it has what the job has learned. `leaving`: it gets no place any more; `stop_at`: and is stopped then.
+    """
+
+    number: int
+    host: str
+    machine: str
+    started_at: float
+    joined: int = 0
+    joined_at: float = NEVER
+    ready_at: float | None = None
+    needs_sync: bool = True
+    holds_state: bool = False
+    leaving: bool = False
+    stop_at: float | None = None
+
+    @property
+    def seniority(self) -> tuple[bool, float, int]:
+        """Sorts who has the state first, and then who has been there longest."""
+        return not self.holds_state, self.joined or NEVER, self.number
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Failures of a host's workers, those that came together counted once; no new worker `until`."""
+
+    count: int
+    last_at: float
+    until: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first worker that failed since the last group was formed, of its members if one of them has."""
+
+    who: str
+    why: str
+    of_member: bool
+
+
+@dataclass(frozen=True)
+class Roster:
+    """`members`: numbers of the workers of the current group, by rank. `told_of`: of whom its rank 0 has been told.
+
+    `ending`: one has finished, and nobody gets a place any more. `over`: all is said.
+    """
+
+    rules: Rules
+    hosts: tuple[Host, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    members: tuple[int, ...] = ()
+    generation: int = 0
+    started: int = 0
+    excluded: Mapping[str, Excluded] = field(default_factory=dict)
+    told_of: frozenset[int] = frozenset()
+    state_exists: bool = False
+    short_since: float | None = None
+    failure: Failure | None = None
+    ending: bool = False
+    over: bool = False
+
+    def worker(self, number: int) -> Worker | None:
+        """None: it has ended."""
+        return next((worker for worker in self.workers if worker.number == number), None)
+
+    def having(self, changed: Worker) -> Roster:
+        """With `changed` in the place of the worker of its number."""
+        return replace(self, workers=tuple(changed if w.number == changed.number else w for w in self.workers))
+
+    @property
+    def staying(self) -> list[Worker]:
+        """Those that are not on their way out."""
+        return [worker for worker in self.workers if not worker.leaving]
+
+    @property
+    def survivors(self) -> list[Worker]:
+        """Those of them that have been in a group."""
+        return [worker for worker in self.staying if worker.joined]
+
+    @property
+    def newcomers(self) -> list[Worker]:
+        """Those of them that have not."""
+        return [worker for worker in self.staying if not worker.joined]
+
+    def without_slot(self) -> set[int]:
+        """Numbers of staying workers for which the hosts have no slot any more: the youngest of each host."""
+        slots = {host.name: host.slots for host in self.hosts}
+        found: set[int] = set()
+        for name in {worker.host for worker in self.staying}:
+            there = sorted((w for w in self.staying if w.host == name), key=lambda w: w.seniority)
+            found |= {worker.number for worker in there[slots.get(name, 0) :]}
+        return found
+
+    def who(self, worker: Worker) -> str:
+        """Such as `rank 2 (worker 5 on localhost)`."""
+        own = f"worker {worker.number} on {worker.host}"
+        return f"rank {self.members.index(worker.number)} ({own})" if worker.number in self.members else own
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of one worker in a group."""
+
+    number: int
+    host: str
+    machine: str
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    cross_rank: int
+    cross_size: int
+
+
+def places(workers: Sequence[Worker]) -> tuple[Place, ...]:
+    """By rank: the most senior is rank 0, machines follow by their most senior worker, each with all its workers."""
+    by_machine: dict[str, list[Worker]] = {}
+    for worker in sorted(workers, key=lambda worker: worker.seniority):
+        by_machine.setdefault(worker.machine, []).append(worker)
+    found: list[Place] = []
+    for machine, there in by_machine.items():
+        for local_rank, worker in enumerate(there):
+            column = [name for name, others in by_machine.items() if len(others) > local_rank]
+            found.append(
+                Place(
+                    worker.number,
+                    worker.host,
+                    machine,
+                    rank=len(found),
+                    size=len(workers),
+                    local_rank=local_rank,
+                    local_size=len(there),
+                    cross_rank=column.index(machine),
+                    cross_size=len(column),
+                )
+            )
+    return tuple(found)
