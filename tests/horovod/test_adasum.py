@@ -79,7 +79,7 @@ def assert_close(found: torch.Tensor, wanted: np.ndarray, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
-@pytest.mark.parametrize("shape", [(1,), (3,), (17,), (1000,), (130, 77), ()], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (3,), (17,), (150_001,), (130, 77), ()], ids=str)
 def test_it_is_the_formula_of_the_paper(ranks, dtype, shape):
     inputs = as_tensors(random_vectors(ranks.size, shape, seed=len(shape) + 1), dtype)
     (found,) = on_ranks(ranks, [inputs])
