@@ -79,9 +79,9 @@ def test_the_torch_of_horovod_is_ours_with_all_its_modules():
     code = (
         "import horovod.torch as hvd, horovod.torch.mpi_ops\n"
         "import phalanx.horovod.torch.mpi_ops as ours\n"
-        "print(horovod.torch.mpi_ops is ours, hvd.mpi_ops is ours, hvd.allreduce.__module__)\n"
+        "print(horovod.torch.mpi_ops is ours, hvd.mpi_ops is ours, hvd.__name__)\n"
     )
-    assert python("-c", code) == "True True phalanx.horovod.torch.mpi_ops\n"
+    assert python("-c", code) == "True True phalanx.horovod.torch\n"
 
 
 def test_a_spawned_child_and_a_forked_one_find_it_too(tmp_path):

@@ -71,13 +71,17 @@ class Calls:
         self._listener = wire.listen(where, key.encode())
         self.address = self._listener.address
         self._thread = threading.Thread(target=self._accept, name="calls", daemon=True)
+        self._bell = os.eventfd(0)  # rung at the end
 
     def __enter__(self) -> Calls:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.eventfd_write(self._bell, 1)
+        self._thread.join()
         self._listener.close()
+        os.close(self._bell)
 
     def result(self, rank: int) -> object:
         """What the function returned there. Raises PhalanxError when the process ended without saying."""
@@ -95,10 +99,9 @@ class Calls:
         return None
 
     def _accept(self) -> None:
-        with contextlib.suppress(wire.WireClosed, ValueError):  # closed: the job has ended
-            while True:
-                if found := self._listener.accept():
-                    threading.Thread(target=self._serve, args=(found,), daemon=True).start()
+        while self._bell not in wire.readable([self._bell, self._listener.fileno()], None):
+            if found := self._listener.accept():
+                threading.Thread(target=self._serve, args=(found,), daemon=True).start()
 
     def _serve(self, process: wire.Wire) -> None:
         with contextlib.closing(process), contextlib.suppress(wire.WireError):
