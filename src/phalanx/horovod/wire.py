@@ -90,8 +90,8 @@ class Listener:
 
     def accept(self, timeout_s: float | None = None) -> Wire | None:
         """The next that knows the key; None when none came within `timeout_s`, or who came did not know it."""
-        self._socket.settimeout(timeout_s)
         try:
+            self._socket.settimeout(timeout_s)
             accepted, _ = self._socket.accept()
         except TimeoutError:
             return None

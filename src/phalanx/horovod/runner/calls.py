@@ -34,6 +34,7 @@ class CallFailed(PhalanxError, RuntimeError):
 
 def run_function(function: Callable[[], Any], values: Mapping[str, Any], executable: str | None) -> list[Any]:
     """Call `function` in every process of the job that the options `values` describe; see `runner.run`."""
+    from phalanx.horovod.runner.elastic.driver import run_elastic
     from phalanx.horovod.runner.launch import Job, WorkerFailed, new_secret
     from phalanx.horovod.runner.options import checked, without_effect
     from phalanx.horovod.runner.settings import settle
@@ -44,17 +45,22 @@ def run_function(function: Callable[[], Any], values: Mapping[str, Any], executa
     settings = settle(given, os.environ)
     data, key = dump(function), new_secret()
     argv = [executable or sys.executable, "-m", __name__]
-    with Job(settings, _say) as job:
-        where = f"{job.address}:0" if job.address else f"unix:{job.scratch / 'calls'}"
-        with Calls(data, where, key) as calls:
-            try:
-                job.run(argv, {ADDRESS: calls.address}, key)
-            except WorkerFailed:
-                error = calls.first_error()
-                if error is None:
-                    raise
-                raise error from None
+    with contextlib.ExitStack() as stack:
+        try:
+            if settings.elastic:
+                calls = stack.enter_context(Calls(data, "0.0.0.0:0", key))  # its hosts are not known yet
+                run_elastic(settings, argv, _say, {ADDRESS: calls.address.removeprefix("0.0.0.0")}, key)
+                return [calls.result(rank) for rank in range(settings.min_num_proc or settings.num_proc)]
+            job = stack.enter_context(Job(settings, _say))
+            where = f"{job.address}:0" if job.address else f"unix:{job.scratch / 'calls'}"
+            calls = stack.enter_context(Calls(data, where, key))
+            job.run(argv, {ADDRESS: calls.address}, key)
             return [calls.result(slot.rank) for slot in job.slots]
+        except WorkerFailed:
+            error = calls.first_error()
+            if error is None:
+                raise
+            raise error from None
 
 
 def _say(line: str) -> None:
@@ -122,7 +128,10 @@ def call(environment: Mapping[str, str]) -> int:
     A call of sys.exit in the function ends the process as it would any other.
     """
     key = Path(environment[remote.KEY_FILE]).read_bytes()
-    with contextlib.closing(wire.connect(environment[ADDRESS], key, _CONNECT_S)) as launcher:
+    address = environment[ADDRESS]
+    if address.startswith(":"):  # on the host that ssh came from
+        address = environment.get("SSH_CONNECTION", "127.0.0.1").split()[0] + address
+    with contextlib.closing(wire.connect(address, key, _CONNECT_S)) as launcher:
         try:
             function = pickle.loads(_receive(launcher))  # noqa: S301 - of our launcher, which knows the key
             value = dump(function())
@@ -147,7 +156,8 @@ def dump(value: object) -> bytes:
 
 
 def _answer(launcher: wire.Wire, good: bool, data: bytes) -> None:
-    launcher.send({"rank": int(os.environ["HOROVOD_RANK"]), "good": good})  # of an elastic job: as it is now
+    rank = os.environ.get("HOROVOD_RANK") or os.environ["PHALANX_WORKER"]  # of an elastic job: as it is now
+    launcher.send({"rank": int(rank), "good": good})
     _send(launcher, data)
     launcher.receive()  # it has it: the connection may end
 
