@@ -19,7 +19,7 @@ from tests.collectives.jobs import received, sent
 CONTEXT.set_forkserver_preload(["tests.collectives.jobs", "phalanx.horovod.adasum"])
 
 KINDS = [Kind("shared-memory", 2), Kind("shared-memory", 4), Kind("shared-memory", 8), Kind("hierarchical", 4, hosts=2)]
-# Rounding of a result, a few units in the last place of each level: sums are float32's, or float64's of float64.
+# Beside the inputs, whose sum may be small; a few units in the last place of each level.
 CLOSE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 Vectors = Sequence[np.ndarray]  # one a rank
 
@@ -72,10 +72,11 @@ def as_tensors(vectors: Vectors, dtype: torch.dtype) -> list[torch.Tensor]:
     return [torch.from_numpy(np.array(vector)).to(dtype) for vector in vectors]
 
 
-def assert_close(found: torch.Tensor, wanted: np.ndarray, dtype: torch.dtype) -> None:
-    assert found.dtype is dtype
-    error = np.linalg.norm((found.double().numpy() - wanted).ravel())
-    assert error <= CLOSE[dtype] * np.linalg.norm(wanted.ravel())
+def assert_is_formula_of(inputs: Sequence[torch.Tensor], found: torch.Tensor) -> None:
+    exact = [tensor.double().numpy() for tensor in inputs]
+    assert found.dtype is inputs[0].dtype
+    error = np.linalg.norm((found.double().numpy() - expected(exact)).ravel())
+    assert error <= CLOSE[found.dtype] * max(np.linalg.norm(vector.ravel()) for vector in exact)
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
@@ -83,10 +84,10 @@ def assert_close(found: torch.Tensor, wanted: np.ndarray, dtype: torch.dtype) ->
 def test_it_is_the_formula_of_the_paper(ranks, dtype, shape):
     inputs = as_tensors(random_vectors(ranks.size, shape, seed=len(shape) + 1), dtype)
     (found,) = on_ranks(ranks, [inputs])
-    assert_close(found, expected([tensor.double().numpy() for tensor in inputs]), dtype)
+    assert_is_formula_of(inputs, found)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.sampled_from(list(CLOSE)), st.sampled_from([(0,), (1,), (2,), (5, 3), (40,), (2000,), (3, 0, 2)])),
@@ -100,8 +101,8 @@ def test_of_many_tensors_of_many_kinds_each_is_done_on_its_own(ranks, kinds, see
         for number, (dtype, shape) in enumerate(kinds)
     ]
     together = on_ranks(ranks, by_tensor)
-    for (dtype, _), inputs, found in zip(kinds, by_tensor, together, strict=True):
-        assert_close(found, expected([tensor.double().numpy() for tensor in inputs]), dtype)
+    for inputs, found in zip(by_tensor, together, strict=True):
+        assert_is_formula_of(inputs, found)
 
 
 def test_orthogonal_vectors_are_added_up(ranks):
@@ -149,7 +150,7 @@ def test_numbers_that_are_none_spread_and_harm_no_other_tensor(ranks):
     good = as_tensors(random_vectors(ranks.size, (50,), seed=7), torch.float32)
     found = on_ranks(ranks, [bad, good])
     assert found[0].isnan()[7]
-    assert_close(found[1], expected([tensor.double().numpy() for tensor in good]), torch.float32)
+    assert_is_formula_of(good, found[1])
 
 
 def test_whole_numbers_are_refused_and_the_group_stays_whole(ranks):
