@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,13 +34,24 @@ TESTS = {
 }
 
 
+# What fails by upstream's own doing where upstream does not run it, and why.
+KNOWN = {
+    "test_elastic_sampler": "is for one process: upstream's own `record_batch` multiplies by the number of ranks "
+    "(`horovod/torch/elastic/sampler.py:80`), and the test's count does not",
+}
+
+
 @dataclass(frozen=True)
 class Example:
-    """`{ranks}` in `arguments` and `options`, which are the launcher's, is how many there are."""
+    """`{ranks}` in `arguments` and `options`, which are the launcher's, is how many there are.
+
+    `alone`: started on one rank, and starts its ranks itself.
+    """
 
     path: str
     arguments: str
     options: str = ""
+    alone: bool = False
 
 
 _MNIST = "--epochs 2 --lr 0.1 --no-cuda"
@@ -52,6 +63,12 @@ EXAMPLES = (
     Example("examples/pytorch/pytorch_mnist.py", f"{_MNIST} --fp16-allreduce"),
     Example("examples/pytorch/pytorch_mnist.py", f"{_MNIST} --use-adasum"),
     Example("examples/pytorch/pytorch_mnist.py", f"{_MNIST} --gradient-predivide-factor 2"),
+    # Calls horovod.run:
+    Example(
+        "examples/pytorch/pytorch_mnist.py",
+        f"{_MNIST} --num-proc {{ranks}} --hosts localhost:{{ranks}} --communication gloo",
+        alone=True,
+    ),
     Example("examples/pytorch/pytorch_synthetic_benchmark.py", _SYNTHETIC),
     Example("examples/pytorch/pytorch_synthetic_benchmark.py", f"{_SYNTHETIC} --fp16-allreduce"),
     Example("examples/pytorch/pytorch_imagenet_resnet50.py", f"--epochs 1 {_IMAGENET}"),
@@ -107,7 +124,7 @@ def judge(parsed: argparse.Namespace, scratch: Path) -> Report:
     for example in EXAMPLES:
         if parsed.only in example.path:
             scripts += [_example(how, parsed.checkout, example, ranks) for ranks in parsed.ranks]
-    return Report(files, again, scripts, left_out(parsed.checkout), parsed.aside)
+    return Report(files, again, scripts, left_out(parsed.checkout), parsed.aside, KNOWN)
 
 
 def _tests(how: How, parsed: argparse.Namespace) -> tuple[list[FileRun], list[FileRun]]:
@@ -122,7 +139,7 @@ def _tests(how: How, parsed: argparse.Namespace) -> tuple[list[FileRun], list[Fi
             run = run_file(how, parsed.checkout, path, ranks)
             files.append(run)
             _say(run)
-            failed = [each.test for each in run.of("failed")]
+            failed = [each.test for each in run.of("failed") if each.by_a_library]
             if parsed.aside and failed:
                 again.append(run_file(aside, parsed.checkout, path, ranks, failed))
     return files, again
@@ -139,13 +156,13 @@ def _say(run: FileRun) -> None:
 
 def _example(how: How, checkout: Path, example: Example, ranks: int) -> ScriptRun:
     words, options = (text.replace("{ranks}", str(ranks)).split() for text in (example.arguments, example.options))
-    with tempfile.TemporaryDirectory(dir=how.scratch) as directory:
-        place = [f"--log-dir={directory}", f"--checkpoint-format={how.scratch}/{{epoch}}-of-{ranks}.tar"]
-        run = run_script(
-            how, checkout, example.path, ranks, words, options, place if "imagenet" in example.path else ()
-        )
-    progress(f"{example.path} on {ranks}, {example.arguments}: {'ran' if run.passed else 'FAILED'}: {run.said}")
-    return run
+    kept: list[str] = []
+    if "imagenet" in example.path:
+        place = f"{how.scratch}/{Path(example.path).stem}-{ranks}"
+        kept = [f"--log-dir={place}", f"--checkpoint-format={place}-{{epoch}}.tar"]
+    run = run_script(how, checkout, example.path, 1 if example.alone else ranks, words, options, kept)
+    progress(f"{example.path} on {ranks}, {' '.join(words)}: {'ran' if run.passed else 'FAILED'}: {run.said}")
+    return replace(run, ranks=ranks)
 
 
 def left_out(checkout: Path) -> list[Left]:
@@ -178,7 +195,7 @@ def save(report: Report, parsed: argparse.Namespace, given: Sequence[str]) -> Pa
 
 
 def main(given: Sequence[str]) -> int:
-    """Exit code: 0 when nothing failed but what a library breaks by itself, else 1."""
+    """Exit code: 0 when nothing failed but what a library, or upstream itself, is known to break, else 1."""
     parsed = arguments(given)
     with tempfile.TemporaryDirectory(prefix="horovod-upstream-") as scratch:
         report = judge(parsed, Path(scratch))

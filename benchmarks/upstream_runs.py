@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 STANDINS = ROOT / "benchmarks" / "standins"
 _GRACE_S = 20.0
 _START_S = 120.0
-_TAIL = 2000  # characters of output, to say why it ended
+_TAIL = 6000  # characters of output, to say why it ended
+_ITSELF = " itself, "
 _STACK_LINE = re.compile(r'^  File "(.+)", line (\d+) in ')
 
 
@@ -63,6 +64,11 @@ class Outcome:
     line: int | None = None
     cause: str = ""
 
+    @property
+    def by_a_library(self) -> bool:
+        """Whether it failed in a library that the test called without us."""
+        return _ITSELF in self.cause
+
 
 @dataclass(frozen=True)
 class FileRun:
@@ -80,7 +86,7 @@ class FileRun:
 
 @dataclass(frozen=True)
 class ScriptRun:
-    """A script on some ranks: whether all of them ended well, the last line they printed, and why not."""
+    """A script on some ranks: whether all of them ended well; the last line that rank 0 printed, or why not."""
 
     path: str
     arguments: Sequence[str]
@@ -91,7 +97,7 @@ class ScriptRun:
 
 
 def run_file(how: How, checkout: Path, path: str, ranks: int, chosen: Sequence[str] | None = None) -> FileRun:
-    """The tests of `checkout / path`, or those `chosen`. After a hang or a death, new ranks run what none has begun."""
+    """The tests of `checkout / path`, or those `chosen`. After a hang or a death new ranks run the rest."""
     began = time.monotonic()
     outcomes: list[Outcome] = []
     trouble: list[str] = []
@@ -100,15 +106,14 @@ def run_file(how: How, checkout: Path, path: str, ranks: int, chosen: Sequence[s
             output = _run_tests(how, checkout / path, ranks, Path(directory), chosen)
             lines = [_lines(Path(directory) / f"rank-{rank}.jsonl") for rank in range(ranks)]
             stacks = [_stack(Path(directory) / f"rank-{rank}.stacks", path) for rank in range(ranks)]
-        begun, collected = _tests(lines, "begun"), _collected(lines)
-        outcomes += [_agreed(test, lines, stacks, output.end, path) for test in begun]
-        if not begun:
+        collected, settled = _collected(lines), _settled(lines)
+        outcomes += [_agreed(test, lines, stacks, output.end, path) for test in settled]
+        if not settled:
             trouble.append(f"no test began: {output.end}\n{_not_collected(lines) or output.tail}")
             break
-        left = [test for test in collected if test not in begun]
-        if not left and output.code and all(each.outcome != "failed" for each in outcomes):
+        chosen = collected[len(settled) :]
+        if not chosen and output.code and all(each.outcome != "failed" for each in outcomes):
             trouble.append(f"after the last test the ranks {output.end}\n{output.tail}")
-        chosen = left
     return FileRun(path, ranks, outcomes, time.monotonic() - began, trouble)
 
 
@@ -126,11 +131,8 @@ def run_script(
     command = how.command(ranks, options, [str(checkout / path), *arguments, *more])
     output = _run(command, how.environment(), how.scratch, how.limit_s + _START_S)
     seconds = time.monotonic() - began
-    said = [line for line in output.tail.splitlines() if line.strip()]
-    words = said[-1] if said else ""
-    if output.code:
-        words = f"{output.end}\n{output.tail}"
-    return ScriptRun(path, [*options, *arguments], ranks, output.code == 0, seconds, words)
+    said = _last_words(output.tail) if output.code == 0 else f"{output.end}\n{output.tail}"
+    return ScriptRun(path, [*options, *arguments], ranks, output.code == 0, seconds, said)
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,17 @@ def _run(command: Sequence[str], environment: Mapping[str, str], scratch: Path, 
     return _Output(code, end, text[-_TAIL:])
 
 
+def _last_words(text: str) -> str:
+    """Of rank 0: a line of its output, else one of its errors, without the launcher's mark before it."""
+    for stream in ("stdout", "stderr"):
+        mark = f"[0]<{stream}>:"
+        lines = [line.rpartition(mark)[2].strip() for line in text.splitlines() if mark in line]
+        said = [line for line in lines if line]
+        if said:
+            return said[-1]
+    return ""
+
+
 def _run_tests(how: How, file: Path, ranks: int, directory: Path, chosen: Sequence[str] | None) -> _Output:
     more = {report.REPORTS: str(directory), report.LIMIT_S: str(how.limit_s), report.ASIDE: how.aside}
     if chosen is not None:
@@ -173,9 +186,19 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
 
 
-def _tests(lines: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[str]:
-    """Those that `key` names on any rank, in the order of the first."""
-    return list(dict.fromkeys(line[key] for rank in lines for line in rank if key in line))
+def _settled(lines: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The tests that all ranks have ended, in order, and the one in which the first of them stopped.
+
+    Ranks that went further may be stopped by that: where they stopped is tried again.
+    """
+    settled = []
+    for test in _collected(lines):
+        said = [[key for line in rank for key in ("begun", "ended") if line.get(key) == test] for rank in lines]
+        if any(said):
+            settled.append(test)
+        if not all("ended" in each for each in said):
+            break
+    return settled
 
 
 def _collected(lines: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -225,4 +248,4 @@ def _cause(frames: Sequence[Sequence[Any]], path: str) -> str:
         return "the test's own check"
     if any("/phalanx/" in str(each) for each, _ in frames):
         return f"ours, {shown}:{line}"
-    return f"{shown.partition('/')[0]} itself, {shown}:{line}"
+    return f"{shown.partition('/')[0]}{_ITSELF}{shown}:{line}"

@@ -5,8 +5,8 @@ Plain Markdown, which reads well in a terminal too. Runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from benchmarks.upstream_runs import FileRun, ScriptRun
 
@@ -23,21 +23,24 @@ class Left:
 
 @dataclass(frozen=True)
 class Report:
-    """`again`: what failed, run once more without the classes named in `aside`."""
+    """`again`: what a library broke, run once more without its classes named in `aside`. `known`: why tests fail."""
 
     files: Sequence[FileRun]
     again: Sequence[FileRun]
     scripts: Sequence[ScriptRun]
     left: Sequence[Left]
     aside: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed_by_us(self) -> bool:
-        """Whether anything failed that is not a library's own doing."""
+        """Whether anything failed that neither a library breaks by itself nor `known` explains."""
         tests = (each for run in self.files for each in run.of("failed"))
-        scripts = (run for run in self.scripts if not run.passed and not _missing(run))
-        troubles = any(run.trouble for run in self.files)
-        return troubles or any(scripts) or any(" itself, " not in each.cause for each in tests)
+        return (
+            any(run.trouble for run in self.files)
+            or any(not run.passed and not _missing(run) for run in self.scripts)
+            or any(not each.by_a_library and _short(each.test) not in self.known for each in tests)
+        )
 
 
 def markdown(report: Report) -> str:
@@ -74,8 +77,8 @@ def _failed(report: Report) -> str:
     for run in report.files:
         for each in run.of("failed"):
             where = f"`{run.path.rpartition('/')[2]}:{each.line}`"
-            why = f"{each.cause}: {each.reason.partition(': ')[2] or each.reason}"
-            ranks.setdefault((f"`{each.test.rpartition('::')[2]}`", where, why), []).append(str(run.ranks))
+            why = report.known.get(_short(each.test), f"{each.cause}: {each.reason}")
+            ranks.setdefault((f"`{_short(each.test)}`", where, why), []).append(str(run.ranks))
     rows = [[test, ", ".join(on), where, why] for (test, where, why), on in ranks.items()]
     return _table(["failed", "on ranks", "at", "why"], rows) if rows else ""
 
@@ -85,13 +88,17 @@ def _skipped(report: Report) -> str:
     for run in report.files:
         for each in run.of("skipped"):
             reason = each.reason or "no reason given"
-            tests.setdefault(reason, {})[f"`{each.test.rpartition('::')[2]}`"] = None
+            tests.setdefault(reason, {})[f"`{_short(each.test)}`"] = None
     rows = [[reason, ", ".join(names)] for reason, names in sorted(tests.items(), key=lambda found: -len(found[1]))]
     return _table(["skipped, in upstream's words", "tests"], rows) if rows else ""
 
 
+def _short(test: str) -> str:
+    return test.rpartition("::")[2]
+
+
 def _scripts(report: Report) -> str:
-    header = ["example", "arguments", "ranks", "", "its last line"]
+    header = ["example", "arguments", "ranks", "", "the last that rank 0 printed"]
     return _table(header, [_script(run) for run in report.scripts]) if report.scripts else ""
 
 
@@ -100,7 +107,7 @@ def _script(run: ScriptRun) -> list[object]:
     if not run.passed and (missing := _missing(run)):
         ended, said = "not run", f"needs {missing}"
     else:
-        said = run.said.splitlines()[-1].strip() if run.said else ""
+        said = run.said if run.passed else run.said.splitlines()[-1]
     return [f"`{run.path.removeprefix('examples/')}`", f"`{' '.join(run.arguments)}`", run.ranks, ended, said[:120]]
 
 
