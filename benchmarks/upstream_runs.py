@@ -97,24 +97,36 @@ class ScriptRun:
 
 
 def run_file(how: How, checkout: Path, path: str, ranks: int, chosen: Sequence[str] | None = None) -> FileRun:
-    """The tests of `checkout / path`, or those `chosen`. After a hang or a death new ranks run the rest."""
+    """The tests of `checkout / path`, or those `chosen`.
+
+    After a hang or a death new ranks run the rest. Were several tests under way, each of them is run alone.
+    """
     began = time.monotonic()
-    outcomes: list[Outcome] = []
+    outcomes: dict[str, Outcome] = {}
     trouble: list[str] = []
-    while chosen is None or chosen:
+    batches = [chosen]
+    order: list[str] = []
+    while batches:
+        batch = batches.pop(0)
         with tempfile.TemporaryDirectory(dir=how.scratch) as directory:
-            output = _run_tests(how, checkout / path, ranks, Path(directory), chosen)
+            output = _run_tests(how, checkout / path, ranks, Path(directory), batch)
             lines = [_lines(Path(directory) / f"rank-{rank}.jsonl") for rank in range(ranks)]
             stacks = [_stack(Path(directory) / f"rank-{rank}.stacks", path) for rank in range(ranks)]
-        collected, settled = _collected(lines), _settled(lines)
-        outcomes += [_agreed(test, lines, stacks, output.end, path) for test in settled]
-        if not settled:
+        collected = _collected(lines)
+        order = order or collected
+        ended = [test for test in collected if all(_said(rank, "ended", test) for rank in lines)]
+        stopped = [test for test in collected if any(_stopped(rank, test) for rank in lines)]
+        settled = ended + (stopped if len(stopped) == 1 else [])
+        outcomes |= {test: _agreed(test, lines, stacks, output.end, path) for test in settled}
+        if not settled and not stopped:
             trouble.append(f"no test began: {output.end}\n{_not_collected(lines) or output.tail}")
-            break
-        chosen = collected[len(settled) :]
-        if not chosen and output.code and all(each.outcome != "failed" for each in outcomes):
-            trouble.append(f"after the last test the ranks {output.end}\n{output.tail}")
-    return FileRun(path, ranks, outcomes, time.monotonic() - began, trouble)
+        elif output.code and not stopped:
+            trouble.append(f"outside of a test the ranks {output.end}\n{output.tail}")
+        alone = [[test] for test in stopped if test not in settled]
+        rest = [test for test in collected if test not in settled and test not in stopped]
+        batches = [*alone, *([rest] if rest and (settled or stopped) else []), *batches]
+    found = [outcomes[test] for test in order if test in outcomes]
+    return FileRun(path, ranks, found, time.monotonic() - began, trouble)
 
 
 def run_script(
@@ -186,19 +198,13 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
 
 
-def _settled(lines: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The tests that all ranks have ended, in order, and the one in which the first of them stopped.
+def _said(lines: Sequence[Mapping[str, Any]], key: str, test: str) -> bool:
+    return any(line.get(key) == test for line in lines)
 
-    Ranks that went further may be stopped by that: where they stopped is tried again.
-    """
-    settled = []
-    for test in _collected(lines):
-        said = [[key for line in rank for key in ("begun", "ended") if line.get(key) == test] for rank in lines]
-        if any(said):
-            settled.append(test)
-        if not all("ended" in each for each in said):
-            break
-    return settled
+
+def _stopped(lines: Sequence[Mapping[str, Any]], test: str) -> bool:
+    """Whether a rank was in this test when it ended."""
+    return _said(lines, "begun", test) and not _said(lines, "ended", test)
 
 
 def _collected(lines: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -229,7 +235,7 @@ def _agreed(
             return Outcome(test, "failed", where + failed["reason"], failed["line"], _cause(failed["frames"], path))
     silent = [rank for rank, each in enumerate(said) if not each]
     if silent:
-        line = next((line for line in stacks if line is not None), None)
+        line = next((stacks[rank] for rank in silent if stacks[rank] is not None), None)
         ranks = " and ".join(str(rank) for rank in silent)
         how = "hung" if line is not None else f"died, the ranks {end}"
         return Outcome(test, "failed", f"rank {ranks} {how}", line, "no end")
