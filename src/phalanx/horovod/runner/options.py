@@ -109,7 +109,7 @@ SECTIONS: Mapping[str, tuple[Option, ...]] = {
         Option(
             "cycle_time_ms",
             float,
-            "Milliseconds to wait for more tensors to join an operation.  [default: 1]",
+            "Milliseconds to wait for more tensors to join an operation.  [default: 5]",
             "HOROVOD_CYCLE_TIME",
         ),
         Option("cache_capacity", int, "Names of tensors to keep.", "HOROVOD_CACHE_CAPACITY", idle=_NO_CACHE),
