@@ -54,9 +54,9 @@ class Example:
     alone: bool = False
 
 
-_MNIST = "--epochs 2 --lr 0.1 --no-cuda"
+_MNIST = "--epochs 3 --lr 0.02 --batch-size 32 --no-cuda"
 _SYNTHETIC = "--batch-size 2 --num-warmup-batches 1 --num-batches-per-iter 1 --num-iters 2 --no-cuda"
-_IMAGENET = "--batch-size 2 --val-batch-size 2 --no-cuda"
+_IMAGENET = "--batch-size 2 --val-batch-size 2 --base-lr 0.0005 --no-cuda"
 _ELASTIC = "--min-np {ranks} --max-np {ranks} -H localhost:{ranks}"
 EXAMPLES = (
     Example("examples/pytorch/pytorch_mnist.py", _MNIST),

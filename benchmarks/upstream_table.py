@@ -5,11 +5,13 @@ Plain Markdown, which reads well in a terminal too. Runs nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.upstream_runs import FileRun, ScriptRun
 
+_BAR = re.compile(r" +\d+%\|.*\[.*(?:it/s|s/it), ")  # of tqdm
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
 
@@ -107,7 +109,7 @@ def _script(run: ScriptRun) -> list[object]:
     if not run.passed and (missing := _missing(run)):
         ended, said = "not run", f"needs {missing}"
     else:
-        said = run.said if run.passed else run.said.splitlines()[-1]
+        said = _BAR.sub(" ", run.said) if run.passed else run.said.splitlines()[-1]
     return [f"`{run.path.removeprefix('examples/')}`", f"`{' '.join(run.arguments)}`", run.ranks, ended, said[:120]]
 
 
