@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import os
 import pickle
 import warnings
 import weakref
@@ -85,6 +86,7 @@ def every_optimizer() -> int:
         optimizer = hvd.DistributedOptimizer(original, named_parameters=model.named_parameters())
         assert isinstance(optimizer, kind)
         assert type(optimizer).__name__ == kind.__name__
+        assert optimizer.__module__ == hvd.DistributedOptimizer.__module__  # scripts ask so
         train(model, optimizer, mine)
         same(model, trained_alone(lambda parameters, kind=kind: kind(parameters, lr=0.01)), rtol=1e-6, atol=1e-8)
     return len(classes)
@@ -836,6 +838,60 @@ def gradients_of_other_shapes() -> None:
 
 def test_gradients_that_do_not_fit_are_told_and_forgotten(crew):
     crew(2).tell(gradients_of_other_shapes)
+
+
+def ends_in_backward() -> None:
+    os.environ["HOROVOD_ELASTIC"] = "1"  # others may come: it reduces though it is alone
+    try:
+        model = model_of()
+        optimizer = distributed(model)
+    finally:
+        del os.environ["HOROVOD_ELASTIC"]
+    train(model, optimizer)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    hvd.shutdown()
+    with pytest.raises(hvd.HorovodInternalError):
+        F.mse_loss(model(batch(0)[0]), batch(0)[1]).backward()
+    hvd.init()
+    model.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    train(model, optimizer)
+    expected = model_of()
+    alone = sgd(expected.parameters())
+    train(expected, alone)
+    train(expected, alone)
+    same(model, expected, **EXACT)
+
+
+def test_an_error_within_backward_arrives_as_it_is_and_training_goes_on_after_a_new_init(crew):
+    crew(1).tell(ends_in_backward)
+
+
+def fewer_batches_on_one_rank() -> None:
+    model = model_of()
+    optimizer = distributed(model)
+    for step in range(2 + hvd.rank()):
+        inputs, targets = mine(batch(step))
+        optimizer.zero_grad()
+        F.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+    assert hvd.join() == 1
+    expected = model_of()
+    alone = sgd(expected.parameters())
+    for step in range(3):
+        inputs, targets = batch(step)
+        alone.zero_grad()
+        loss = F.mse_loss(expected(inputs), targets)
+        if step == 2:  # rank 0 has joined: it counts as zero
+            loss = F.mse_loss(expected(inputs[6:]), targets[6:]) / 2
+        loss.backward()
+        alone.step()
+    if hvd.rank() == 1:
+        same(model, expected, **EXACT)
+
+
+def test_a_rank_that_has_joined_counts_as_zero(crew):
+    crew(2).tell(fewer_batches_on_one_rank)
 
 
 def nothing_to_reduce() -> None:

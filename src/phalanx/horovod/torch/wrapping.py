@@ -149,7 +149,7 @@ def wrapped(kind: type[Kind], optimizer: Base) -> Kind:
     if isinstance(optimizer, Distributed):
         raise ValueError("this optimizer is a DistributedOptimizer already")
     script = type(optimizer)
-    made: Any = object.__new__(type(script.__name__, (kind, script), {}))
+    made: Any = object.__new__(type(script.__name__, (kind, script), {"__module__": kind.__module__}))
     made.__dict__.update(vars(optimizer))
     made.__dict__.pop("step", None)  # a schedule has put the other's there
     made.param_groups = list(optimizer.param_groups)
