@@ -152,3 +152,20 @@ def test_a_stream_of_a_notebook_takes_text():
     notebook = Notebook()
     Lines(0, Terminal(notebook, notebook))("stdout", b"caf\xc3\xa9 \xff\n")
     assert notebook.text == "[0]<stdout>:café �\n"
+
+
+def test_a_file_that_cannot_be_written_any_more_is_given_up_and_said(tmp_path):
+    (tmp_path / "rank.0").mkdir()
+    (tmp_path / "rank.0" / "stdout").symlink_to("/dev/full")
+    streams = Streams()
+    lines = Lines(0, streams.terminal, directory=tmp_path / "rank.0")
+    for piece in (b"one\n", b"two\n", b""):
+        lines("stdout", piece)
+    assert streams.out.getvalue() == b"[0]<stdout>:one\n[0]<stdout>:two\n"
+    assert streams.err.getvalue().decode() == f"phalanx: {tmp_path}/rank.0/stdout: the disk is full; given up\n"
+
+
+def test_a_stream_that_was_closed_takes_everything():
+    terminal = Terminal(None, None)
+    Lines(0, terminal)("stdout", b"text\n")
+    assert not terminal.gone

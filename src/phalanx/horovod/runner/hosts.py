@@ -5,6 +5,7 @@ The ranks of a host follow each other, hosts in the order they were given. Start
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ def assign(hosts: Sequence[HostSlots], size: int) -> list[Slot]:
     return slots
 
 
+@functools.cache  # names are asked for at each start of a process, and some answer slowly
 def is_local(host: str) -> bool:
     """Whether `host` is this machine: a name that means one of its addresses. A name that means nothing is not."""
     if host == "localhost":

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from phalanx.foundation import writing
+from phalanx.foundation import storage_error, writing
 
 _LONGEST = 1 << 18  # bytes of a line without an end; the terminal of a job is no place for more
 
@@ -26,6 +26,8 @@ class Terminal:
 
     def write(self, stream: str, data: bytes) -> None:
         target = self._streams[stream]
+        if target is None:  # it was closed by whoever started us
+            return
         with self._one_at_a_time:
             try:
                 if binary := getattr(target, "buffer", None):
@@ -76,7 +78,13 @@ class Lines:
     def _write(self, stream: str, data: bytes) -> None:
         self._terminal.write(stream, data)
         if stream in self._files:
-            self._files[stream].write(data)
+            try:
+                self._files[stream].write(data)
+            except OSError as error:  # the job goes on, and its terminal still has all
+                file = self._files.pop(stream)
+                file.close()
+                problem = storage_error(error, file.name)
+                self._terminal.write("stderr", f"phalanx: {problem.where}: {problem.message}; given up\n".encode())
 
 
 def rank_directory(directory: Path, rank: int, size: int) -> Path:
