@@ -175,12 +175,14 @@ def test_every_folder_of_source_is_a_room() -> None:
 
 
 ONLY_WRITES = "from pickle import dumps"  # for torch's fr_trace, in collectives.flight
+# What Horovod's scripts hand to each other is any Python object, between processes of one job that know its key.
+WITHIN_A_JOB = {"horovod/runner/calls.py", "horovod/torch/functions.py"}
 
 
-def test_no_pickle_is_ever_loaded() -> None:
-    unsafe = re.compile(r"\b(torch\.load|pickle|dill|joblib|shelve|marshal)\b|\ballow_pickle = True")
-    found = [str(path) for path in SOURCE.rglob("*.py") if unsafe.search(code_of(path).replace(ONLY_WRITES, ""))]
-    assert found == []
+def test_no_pickle_is_ever_loaded_but_between_processes_of_a_horovod_job() -> None:
+    unsafe = re.compile(r"\b(torch\.load|(cloud)?pickle|dill|joblib|shelve|marshal)\b|\ballow_pickle = True")
+    found = {path for path in SOURCE.rglob("*.py") if unsafe.search(code_of(path).replace(ONLY_WRITES, ""))}
+    assert {str(path.relative_to(SOURCE)) for path in found} == WITHIN_A_JOB
 
 
 def code_of(path: Path) -> str:

@@ -14,6 +14,7 @@ import pytest
 import phalanx.horovod
 from phalanx.foundation import PhalanxError, UsageError
 from phalanx.horovod import wire
+from phalanx.horovod.runner import calls as calls_module
 from phalanx.horovod.runner.calls import CallFailed, Calls, dump
 from phalanx.horovod.runner.launch import WorkerFailed
 from tests.processes import left_behind
@@ -41,8 +42,8 @@ def test_every_rank_calls_the_function_and_results_come_by_rank(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_closures_and_large_values_go_both_ways():
-    given = os.urandom(30 << 20)
+def test_closures_go_both_ways():
+    given = os.urandom(1 << 20)
 
     def back():
         return given[::-1]
@@ -136,6 +137,17 @@ def test_nothing_is_served_to_those_who_do_not_know_the_key(tmp_path):
         good = wire.connect(calls.address, b"key", 5)
         assert good.receive(5) == 1
         good.close()
+
+
+def test_what_is_larger_than_a_message_goes_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls_module, "_PIECE", 1000)
+    monkeypatch.setenv("HOROVOD_RANK", "3")
+    given = os.urandom(12_345)
+    (tmp_path / "key").write_bytes(b"key")
+    with Calls(dump(lambda: given[::-1]), f"unix:{tmp_path / 'calls'}", "key") as calls:
+        environment = {"PHALANX_KEY_FILE": str(tmp_path / "key"), calls_module.ADDRESS: calls.address}
+        assert calls_module.call(environment) == 0
+        assert calls.result(3) == given[::-1]
 
 
 def test_a_script_that_is_interrupted_leaves_nothing(tmp_path):
