@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
-import os
 import pickle
 import warnings
 import weakref
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import phalanx.horovod.torch as hvd
+from phalanx.horovod.common.util import env
 
 BOTH_SIZES = pytest.mark.parametrize("size", [2, 3])
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -264,6 +264,19 @@ def test_small_gradients_travel_together_in_whatever_order_they_are_given(crew):
     assert len(sizes) == 5
     assert first[0][:5] == ["0.bias", "0.weight", "1.bias", "1.weight", "2.bias"]
     assert first[0][-1] == "15.weight"
+
+
+def without_fusion() -> None:
+    with env(HOROVOD_FUSION_THRESHOLD="0"):
+        model = model_of()
+        optimizer = distributed(model)
+    assert [len(batch.gradients) for batch in optimizer._batches] == [1] * 6
+    train(model, optimizer, mine)
+    same(model, trained_alone(sgd), **EXACT)
+
+
+def test_without_fusion_each_gradient_travels_alone(crew):
+    crew(2).tell(without_fusion)
 
 
 @pytest.mark.parametrize("groups", [None, 1, 2])
@@ -841,12 +854,9 @@ def test_gradients_that_do_not_fit_are_told_and_forgotten(crew):
 
 
 def ends_in_backward() -> None:
-    os.environ["HOROVOD_ELASTIC"] = "1"  # others may come: it reduces though it is alone
-    try:
+    with env(HOROVOD_ELASTIC="1"):  # others may come: it reduces though it is alone
         model = model_of()
         optimizer = distributed(model)
-    finally:
-        del os.environ["HOROVOD_ELASTIC"]
     train(model, optimizer)
     saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     hvd.shutdown()

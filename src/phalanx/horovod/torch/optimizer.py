@@ -32,6 +32,7 @@ from phalanx.horovod.torch.mpi_ops import (
     synchronize,
 )
 from phalanx.horovod.torch.wrapping import Distributed, Gradient, wrapped
+from phalanx.horovod.variables import Variables
 
 _MOST_TOGETHER = 32  # small gradients in one operation, which waits for the last of them
 
@@ -75,8 +76,10 @@ class _DistributedOptimizer(Distributed):
         self._synchronized = False
         self._should_synchronize = True
         _refuse_strange_groups(groups)
+        variables = Variables.from_environment(os.environ)  # the launcher gives all ranks the same
+        self._fuse_below = min(FUSE_BELOW, variables.fusion_threshold)
         # Alone there is nothing to reduce; but others may come to an elastic job.
-        self._reduces = bool(self.process_set.included()) and (size() > 1 or os.environ.get("HOROVOD_ELASTIC") == "1")
+        self._reduces = bool(self.process_set.included()) and (size() > 1 or variables.elastic)
         if self._reduces:
             watched = [gradient for group in range(len(self.param_groups)) for gradient in self._watch(group)]
             self._batches = [Batch(gradients) for gradients in self._together(watched)]
@@ -86,7 +89,7 @@ class _DistributedOptimizer(Distributed):
         trained = [gradient for gradient in gradients if gradient.required]
         frozen = [[gradient] for gradient in gradients if not gradient.required]
         if self._groups is None:
-            return _small_ones_together(trained) + frozen
+            return _small_ones_together(trained, self._fuse_below) + frozen
         if isinstance(self._groups, int):
             return [list(group) for group in split_list(self._in_one_order(trained), self._groups) if group] + frozen
         by_parameter = {gradient.parameter: gradient for gradient in trained}
@@ -259,19 +262,19 @@ class _DistributedOptimizer(Distributed):
         }
 
 
-def _small_ones_together(gradients: list[Gradient]) -> list[list[Gradient]]:
+def _small_ones_together(gradients: list[Gradient], below: int) -> list[list[Gradient]]:
     """Announcing an operation takes longer than sending few bytes. By name: ranks may have them in another order."""
     made: list[list[Gradient]] = []
     open_ones: dict[tuple[torch.dtype, torch.device], tuple[list[Gradient], int]] = {}
     for gradient in sorted(gradients, key=lambda gradient: _as_counted(gradient.name)):
         parameter = gradient.parameter
-        if parameter.nbytes >= FUSE_BELOW:
+        if parameter.nbytes >= below:
             made.append([gradient])
             continue
         kind = parameter.dtype, parameter.device
         batch, nbytes = open_ones.get(kind, ([], 0))
         nbytes += parameter.nbytes
-        if not batch or nbytes > FUSE_BELOW or len(batch) == _MOST_TOGETHER:
+        if not batch or nbytes > below or len(batch) == _MOST_TOGETHER:
             batch, nbytes = [], parameter.nbytes
             made.append(batch)
         batch.append(gradient)
@@ -326,7 +329,7 @@ def DistributedOptimizer(  # noqa: N802 - Horovod's name
     `op`: Average, Sum, Adasum or another. Adasum makes an optimizer that combines the ranks' steps, not gradients.
     `gradient_predivide_factor`: an average divides by it before the sum, and by size / factor after it.
     `groups`: in how many operations gradients travel, or lists of parameters that travel together; those in no list
-    travel alone. Not needed for speed: without it, small ones travel together.
+    travel alone. Not needed for speed: without it, small ones travel together, unless HOROVOD_FUSION_THRESHOLD is 0.
     `sparse_as_dense`: sparse gradients are reduced as dense ones, and made sparse again.
     `process_set`: whose gradients are reduced; other ranks keep their own.
 
