@@ -152,6 +152,17 @@ def test_sets_are_made_removed_and_fail_what_waits_in_them() -> None:
     assert change("add set", 1) == [Sets({0: (0, 1, 2), 2: (1,)}, "add set", 2)]  # an id is never used again
 
 
+def test_a_name_that_waits_in_two_sets_is_shown_twice() -> None:
+    negotiation = Negotiation(2)
+    for rank in range(2):
+        negotiation.announce(rank, Request("add set", "add", members=(1,)))
+    negotiation.take()
+    negotiation.announce(0, asked("x"))
+    negotiation.sets[1] = (0, 1)
+    negotiation.announce(1, asked("x", process_set=1))
+    assert negotiation.waiting() == {"x": ([0], [1]), "x of process set 1": ([1], [0])}
+
+
 def test_ranks_that_disagree_on_a_process_set_are_told() -> None:
     negotiation = Negotiation(2)
     for rank in range(2):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets
+from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets, shown
 from phalanx.horovod.stall import Stalls
 from phalanx.horovod.wire import Plain
 
@@ -55,17 +55,18 @@ class Coordinator:
 
     def _announce(self, rank: int, request: Request) -> None:
         if self.timeline is not None:
-            if request.name not in self._drawn:  # by another rank, perhaps, before there was a timeline
-                self._drawn.add(request.name)
-                self.timeline.negotiate_start(request.name, request.kind.upper())
-            self.timeline.negotiate_rank_ready(request.name, rank)
+            name = shown(request.process_set, request.name)
+            if name not in self._drawn:  # by another rank, perhaps, before there was a timeline
+                self._drawn.add(name)
+                self.timeline.negotiate_start(name, request.kind.upper())
+            self.timeline.negotiate_rank_ready(name, rank)
         self._negotiation.announce(rank, request)
 
     def _take(self) -> list[Response]:
         responses = self._negotiation.take()
         for response in responses:
             if isinstance(response, Run):
-                self.stalls.done(response.names)
+                self.stalls.done(shown(response.process_set, name) for name in response.names)
         if self.timeline is not None and responses:
             self.timeline.cycle()
             for name in _decided(responses):
@@ -88,9 +89,9 @@ def _decided(responses: list[Response]) -> list[str]:
     names: list[str] = []
     for response in responses:
         if isinstance(response, Run):
-            names += response.names
+            names += (shown(response.process_set, name) for name in response.names)
         elif isinstance(response, Fail):
-            names.append(response.name)
+            names.append(shown(response.process_set, response.name))
     return names
 
 

@@ -20,7 +20,7 @@ from phalanx.collectives import CollectiveError, Group
 from phalanx.horovod.common.exceptions import HorovodInternalError
 from phalanx.horovod.coordinator import Coordinator, decode, encode
 from phalanx.horovod.execution import Operation, Work, begin, zeros_for
-from phalanx.horovod.negotiation import End, Fail, Joined, Request, Response, Run, Sets
+from phalanx.horovod.negotiation import End, Fail, Joined, Request, Response, Run, Sets, shown
 from phalanx.horovod.stall import Stalls
 from phalanx.horovod.star import Star
 from phalanx.horovod.wire import Plain, WireClosed
@@ -274,10 +274,11 @@ class Engine:
             operations.append(operation if operation is not None else zeros_for(run.requests[index]))
         timeline = self.timeline if self._coordinator is not None else None
         kind = operations[0].request.kind.upper()
+        lanes = [shown(run.process_set, name) for name in run.names] if timeline is not None else []
         if timeline is not None:
-            for name in run.names:
-                timeline.start(name, kind)
-                timeline.activity(name, f"{type(group.transport).__name__.upper()}_{kind}")
+            for lane in lanes:
+                timeline.start(lane, kind)
+                timeline.activity(lane, f"{type(group.transport).__name__.upper()}_{kind}")
         try:
             work = begin(group, operations)
             if timeline is not None:
@@ -290,8 +291,8 @@ class Engine:
             return
         finally:
             if timeline is not None:
-                for name, operation in zip(run.names, operations, strict=True):
-                    timeline.end(name, operation.request.nbytes)
+                for lane, operation in zip(lanes, operations, strict=True):
+                    timeline.end(lane, operation.request.nbytes)
         self._under_way.append(work)
         with self._changed:
             for operation in operations:

@@ -165,11 +165,11 @@ class Negotiation:
             self._look_at(key)
 
     def waiting(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Names that some have announced: who has, and who has not."""
+        """What some have announced, as it is `shown`: who has, and who has not."""
         found = {}
         for (process_set, name), requests in self._pending.items():
             missing = [rank for rank in self.sets[process_set] if rank not in requests]
-            found[name] = (sorted(requests), [rank for rank in missing if rank not in self._joined])
+            found[shown(process_set, name)] = (sorted(requests), [rank for rank in missing if rank not in self._joined])
         return found
 
     def take(self) -> list[Response]:
@@ -252,6 +252,11 @@ def disagreement(name: str, requests: dict[int, Request]) -> str:
         said.setdefault(requests[rank].described(), []).append(rank)
     each = "; ".join(f"rank {_ranks(ranks)}: {words}" for words, ranks in said.items())
     return f"{name}: the ranks do not mean the same ({each})"
+
+
+def shown(process_set: int, name: str) -> str:
+    """What people are shown, who look at all sets at once: in each, a name may be in flight."""
+    return f"{name} of process set {process_set}" if process_set else name
 
 
 def width(dtype: str) -> int:
