@@ -93,7 +93,8 @@ WAITS = "import time; print('waiting', flush=True); time.sleep(600)"
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_on_any_host_when_the_launcher_is_ended(hosts, tmp_path, number):
     argv = launcher_argv(hosts, "-np", "2", "-H", "host-1:1,host-2:1", sys.executable, "-c", WAITS, str(tmp_path))
-    launcher = subprocess.Popen(argv, stdout=subprocess.PIPE, env=hosts.environment())
+    environment = hosts.environment() | {"TMPDIR": str(tmp_path)}
+    launcher = subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment)
     assert launcher.stdout is not None
     for _ in range(2):
         assert b"waiting" in launcher.stdout.readline()
@@ -101,6 +102,7 @@ def test_nothing_is_left_on_any_host_when_the_launcher_is_ended(hosts, tmp_path,
     launcher.communicate(timeout=30)
     assert not left_behind(tmp_path)
     wait_until(lambda: not with_argument(str(hosts.directory / "ssh_config")), "ssh is left")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_connection_that_is_cut_ends_the_job_and_what_ran_there(hosts, tmp_path):

@@ -52,7 +52,7 @@ def run_function(function: Callable[[], Any], values: Mapping[str, Any], executa
                 run_elastic(settings, argv, _say, {ADDRESS: calls.address.removeprefix("0.0.0.0")}, key)
                 return [calls.result(rank) for rank in range(settings.min_num_proc or settings.num_proc)]
             job = stack.enter_context(Job(settings, _say))
-            where = f"{job.address}:0" if job.address else f"unix:{job.scratch / 'calls'}"
+            where = f"{job.address}:0" if job.scratch is None else f"unix:{job.scratch / 'calls'}"
             calls = stack.enter_context(Calls(data, where, key))
             job.run(argv, {ADDRESS: calls.address}, key)
             return [calls.result(slot.rank) for slot in job.slots]

@@ -44,10 +44,12 @@ class Terminated(PhalanxError):
 
 
 class Job:
-    """A context: the hosts of a job, reached, and a directory for what its processes share; nothing of it is left.
+    """A context: the hosts of a job, reached; or a directory for what its processes share, of which nothing is left.
 
-    `address`: of us, for processes on other hosts; "" when all are on this one.
+    `address`: of us, for processes on other hosts. "" when all are on this one: then they share `scratch`.
     """
+
+    scratch: Path | None = None
 
     def __init__(self, settings: Settings, say: Say, terminal: Terminal | None = None) -> None:
         self._settings = settings
@@ -60,9 +62,13 @@ class Job:
     def __enter__(self) -> Job:
         with contextlib.ExitStack() as stack:
             stack.enter_context(ended_by_signals())
-            self.scratch = Path(tempfile.mkdtemp(prefix="phalanx-"))
-            stack.callback(shutil.rmtree, self.scratch, ignore_errors=True)
-            self._meeting = self._meet(list(dict.fromkeys(slot.host for slot in self.slots)))
+            hosts = list(dict.fromkeys(slot.host for slot in self.slots))
+            if all(is_local(host) for host in hosts):
+                self.scratch = Path(tempfile.mkdtemp(prefix="phalanx-"))
+                stack.callback(shutil.rmtree, self.scratch, ignore_errors=True)
+                self._meeting = {"PHALANX_RENDEZVOUS": str(self.scratch / "rendezvous")}
+            else:
+                self._meeting = self._meet(hosts)
             self._leave = stack.pop_all()
         return self
 
@@ -84,9 +90,7 @@ class Job:
             stop(workers)
 
     def _meet(self, hosts: Sequence[str]) -> dict[str, str]:
-        """Where the processes find each other, in the variables that say so."""
-        if all(is_local(host) for host in hosts):
-            return {"PHALANX_RENDEZVOUS": str(self.scratch / "rendezvous")}
+        """Where processes of several hosts find each other, in the variables that say so."""
         self._say(f"asking {', '.join(hosts)}")
         reached = reach(hosts, self._settings.ssh, self._settings.start_timeout_s, self._say)
         address = address_for_others(reached, hosts[0], self._settings.interfaces)
