@@ -45,7 +45,9 @@ class Star:
         key = secrets.token_bytes(32)
         directory = tempfile.mkdtemp(prefix="phalanx-horovod-")  # 0700
         try:
-            where = f"unix:{directory}/rank-0" if group.local_size == group.size else f"{group.address}:0"
+            # Without an address all are on this machine, if under names of several.
+            here = group.local_size == group.size or not group.address
+            where = f"unix:{directory}/rank-0" if here else f"{group.address}:0"
             listener = wire.listen(where, key)
             with contextlib.closing(listener):
                 group.broadcast_object({"address": listener.address, "key": key.hex()}, name="where rank 0 listens")

@@ -63,6 +63,37 @@ def test_two_names_of_this_machine_are_two_hosts():
     assert of_ranks(done.stdout) == {0: ["0 0 2 0 2 localhost"], 1: ["1 1 2 0 1 localhost"], 2: ["2 0 1 1 2 127.0.0.1"]}
 
 
+TRAINS = """
+import torch
+import horovod.torch as hvd
+
+hvd.init()
+total = hvd.allreduce(torch.ones(3) * hvd.rank(), op=hvd.Sum, name="total")
+print(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size(), hvd.cross_rank(), hvd.cross_size(), total.tolist())
+"""
+
+
+def test_an_unmodified_script_runs_on_what_looks_like_two_hosts(tmp_path):
+    (tmp_path / "train.py").write_text(TRAINS)
+    hosts = ["-np", "3", "-H", "localhost:2,127.0.0.1:1"]
+    done = horovodrun(*hosts, sys.executable, str(tmp_path / "train.py"), env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert of_ranks(done.stdout) == {
+        0: ["0 3 0 2 0 2 [3.0, 3.0, 3.0]"],
+        1: ["1 3 1 2 0 1 [3.0, 3.0, 3.0]"],
+        2: ["2 3 0 1 1 2 [3.0, 3.0, 3.0]"],
+    }
+
+
+def test_a_script_that_dies_before_it_joins_the_others_is_named(tmp_path):
+    dies = "import os, sys\nif os.environ['HOROVOD_RANK'] == '1': sys.exit('no licence')\n"
+    (tmp_path / "train.py").write_text(dies + TRAINS)
+    done = horovodrun("-np", "2", sys.executable, str(tmp_path / "train.py"), env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2] == "phalanx: rank 1 on localhost: ended with exit code 1: no licence"
+    assert not left_behind(tmp_path, 0)
+
+
 def test_options_reach_the_processes_as_variables():
     names = "HOROVOD_FUSION_THRESHOLD HOROVOD_CYCLE_TIME HOROVOD_TIMELINE NCCL_SOCKET_IFNAME HOROVOD_GLOO_IFACE"
     options = ["--fusion-threshold-mb", "2", "--cycle-time-ms=3.5", "--timeline-filename", "t.json", "-np=1"]
