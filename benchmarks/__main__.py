@@ -49,7 +49,7 @@ def main(given: list[str]) -> int:
         return int(importlib.import_module(APART[given[0]]).main(given[1:]))
     parsed = arguments(given)
     data = os.environ.get("PHALANX_DATA")
-    options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None)
+    options = Options(rounds=parsed.rounds, quick=parsed.quick, data=Path(data) if data else None, out=parsed.out)
     found: list[Comparison] = []
     plain: list[Comparison] = []
     code = 0

@@ -35,11 +35,12 @@ class NotEqual(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What a benchmark is told: how many rounds, whether to be quick, where outside data lies."""
+    """What a benchmark is told: how many rounds, whether to be quick, where outside data lies, where pictures go."""
 
     rounds: int = 5
     quick: bool = False
     data: Path | None = None
+    out: Path | None = None
 
     def outside(self, name: str) -> Path:
         """The file `name` under `PHALANX_DATA`. Raises MissingData."""
