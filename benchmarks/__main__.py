@@ -43,6 +43,10 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def say_what(name: str, docstring: str | None) -> None:
+    print(f"{name:<20} {(docstring or '').strip().splitlines()[0]}")
+
+
 def main(given: list[str]) -> int:
     """Exit code: 0 when each that ran measured what it should, 1 when a side failed or two did not compute the same."""
     if given and given[0] in APART:
@@ -56,7 +60,7 @@ def main(given: list[str]) -> int:
     for name in parsed.names or names():
         module = importlib.import_module(f"benchmarks.bench_{name}")
         if parsed.list:
-            print(f"{name:<20} {(module.__doc__ or '').strip().splitlines()[0]}")
+            say_what(name, module.__doc__)
             continue
         try:
             result = module.run(options, progress)
@@ -70,6 +74,8 @@ def main(given: list[str]) -> int:
         except (NotEqual, RankFailed) as error:
             progress(f"{name}: FAILED: {error}")
             code = 1
+    for name, path in APART.items() if parsed.list and not parsed.names else ():
+        say_what(name, importlib.import_module(path).__doc__)
     if plain:
         print(table(plain))
     if found:

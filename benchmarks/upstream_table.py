@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.upstream_runs import FileRun, ScriptRun
 
-_BAR = re.compile(r" +\d+%\|.*\[.*(?:it/s|s/it), ")  # of tqdm
+_BAR = re.compile(r" +\d+%\|.*\[.*(?:it/s|s/it), (.*)\]$")  # of tqdm, and the numbers beside it
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
 
@@ -66,7 +66,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _files(report: Report) -> str:
     rows = [_counts(run, f"`{run.path}`") for run in report.files]
-    rows += [_counts(run, f"of it, what failed, without `{report.aside}`") for run in report.again]
+    rows += [_counts(run, f"what a library broke of `{run.path}`, without `{report.aside}`") for run in report.again]
     return _table(["tests", "ranks", "passed", "failed", "skipped", "seconds"], rows) if rows else ""
 
 
@@ -109,7 +109,7 @@ def _script(run: ScriptRun) -> list[object]:
     if not run.passed and (missing := _missing(run)):
         ended, said = "not run", f"needs {missing}"
     else:
-        said = _BAR.sub(" ", run.said) if run.passed else run.said.splitlines()[-1]
+        said = _BAR.sub(r" \1", run.said) if run.passed else run.said.splitlines()[-1]
     return [f"`{run.path.removeprefix('examples/')}`", f"`{' '.join(run.arguments)}`", run.ranks, ended, said[:120]]
 
 
