@@ -154,6 +154,7 @@ class TestTheCommand:
         folder = tmp_path / "benchmarks"
         folder.mkdir()
         monkeypatch.setattr(entry, "HERE", folder)
+        monkeypatch.setattr(entry, "APART", {})
         monkeypatch.setattr("benchmarks.__path__", [str(folder)])
 
         def add(name: str, body: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.horovod_upstream import arguments, left_out, main
+from benchmarks import __main__ as entry
+from benchmarks.horovod_upstream import left_out, main
 from benchmarks.upstream_runs import FileRun, How, Outcome, ScriptRun, run_file, run_script
 from benchmarks.upstream_table import BEGIN, END, Report, between_marks, markdown
 
@@ -180,7 +181,7 @@ def test_other_files_are_left_out_with_a_reason(checkout: Path) -> None:
 
 def test_a_directory_that_is_no_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        arguments(["--checkout", str(tmp_path)])
+        entry.main(["horovod-upstream", "--checkout", str(tmp_path)])
     assert "is no checkout of Horovod 0.28.1" in capsys.readouterr().err
 
 
