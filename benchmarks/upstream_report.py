@@ -17,8 +17,9 @@ from typing import Any, TextIO
 import pytest
 
 REPORTS = "UPSTREAM_REPORTS"  # the directory for the lines of all ranks
-LIMIT_S = "UPSTREAM_LIMIT_S"  # a test, or the start or end of the process, that takes longer is a hang
+LIMIT_S = "UPSTREAM_LIMIT_S"  # a test that takes longer hangs
 TESTS = "UPSTREAM_TESTS"  # a file with the names of the tests to run; all without it
+START_S = 120.0  # for a process to load what it tests, and to end
 ASIDE = "UPSTREAM_ASIDE"  # `module.Class module.Class`: said to be of another module, where tests walk over subclasses
 
 
@@ -29,10 +30,10 @@ class Reporter:
         self._lines: TextIO = (directory / f"rank-{rank}.jsonl").open("a", buffering=1)
         self._stacks: TextIO = (directory / f"rank-{rank}.stacks").open("w")
         self._limit_s = limit_s
-        self._watch()
+        self._watch(START_S)
 
-    def _watch(self) -> None:
-        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stacks)
+    def _watch(self, limit_s: float) -> None:
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=self._stacks)
 
     def _write(self, **fields: object) -> None:
         self._lines.write(json.dumps(fields) + "\n")
@@ -45,7 +46,7 @@ class Reporter:
         self._write(collected=[name_of(item) for item in items])
 
     def pytest_runtest_logstart(self) -> None:
-        self._watch()
+        self._watch(self._limit_s)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -71,7 +72,7 @@ class Reporter:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         # What failed is in the lines: an exit code would make the launcher kill ranks that are about to say theirs.
         session.exitstatus = pytest.ExitCode.OK
-        self._watch()
+        self._watch(START_S)
 
 
 def name_of(item: pytest.Item) -> str:

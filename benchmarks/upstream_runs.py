@@ -23,7 +23,6 @@ from phalanx.host.processes import start, terminate
 ROOT = Path(__file__).parent.parent
 STANDINS = ROOT / "benchmarks" / "standins"
 _GRACE_S = 20.0
-_START_S = 120.0
 _TAIL = 6000  # characters of output, to say why it ended
 _ITSELF = " itself, "
 _STACK_LINE = re.compile(r'^  File "(.+)", line (\d+) in ')
@@ -141,7 +140,7 @@ def run_script(
     """`checkout / path` with `arguments`, and with `more` that no reader needs; `options` are the launcher's."""
     began = time.monotonic()
     command = how.command(ranks, options, [str(checkout / path), *arguments, *more])
-    output = _run(command, how.environment(), how.scratch, how.limit_s + _START_S)
+    output = _run(command, how.environment(), how.scratch, how.limit_s + report.START_S)
     seconds = time.monotonic() - began
     said = _last_words(output.tail) if output.code == 0 else f"{output.end}\n{output.tail}"
     return ScriptRun(path, [*options, *arguments], ranks, output.code == 0, seconds, said)
@@ -188,7 +187,7 @@ def _run_tests(how: How, file: Path, ranks: int, directory: Path, chosen: Sequen
     plain = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", report.__name__, "-c", os.devnull]
     tests = 200 if chosen is None else len(chosen)
     command = how.command(ranks, [], ["-m", "pytest", *plain, "--rootdir", str(file.parent), str(file)])
-    return _run(command, how.environment(**more), how.scratch, _START_S + how.limit_s * tests)
+    return _run(command, how.environment(**more), how.scratch, report.START_S + how.limit_s * tests)
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
