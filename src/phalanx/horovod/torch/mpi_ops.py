@@ -9,6 +9,8 @@ Beyond Horovod: every dtype that can be computed in, tensors of any layout.
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any
 
 from phalanx.horovod.common.basics import basics as _basics
@@ -111,6 +113,7 @@ from phalanx.horovod.torch.reductions import (
 from phalanx.horovod.torch.reductions import (
     sparse_allreduce_async as sparse_allreduce_async,
 )
+from phalanx.horovod.variables import Variables
 
 is_initialized = _basics.is_initialized
 start_timeline = _basics.start_timeline
@@ -136,6 +139,10 @@ rocm_built = _basics.rocm_built
 
 def init(*args: Any, **kwargs: Any) -> None:
     """Form the group of all processes: see `HorovodBasics.init`."""
+    if Variables.from_environment(os.environ).elastic:
+        # The first optimizer imports it, for 1 to 2 s. As soon as a worker of an elastic job has its place, all others
+        # wait until it can sync with them; nobody waits now.
+        importlib.import_module("torch._dynamo")
     _basics.init(*args, **kwargs)
 
 
