@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
@@ -51,11 +52,19 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Join:
+    """`at`: when a new worker began to train. `stood_s`: the longest between two steps of the others, meanwhile."""
+
+    at: float
+    stood_s: float
+
+
+@dataclass(frozen=True)
 class Run:
     """One job, from its logs."""
 
     kills: tuple[Kill, ...]
-    joins: tuple[float, ...]
+    joins: tuple[Join, ...]
     account: Account
     logs: Logs
 
@@ -73,7 +82,11 @@ def run(options: Options, progress: Callable[[str], None]) -> list[Comparison]:
         progress(f"elastic: the loss of the first job is drawn in {options.out / 'elastic.svg'}")
     kills = [kill for each in runs for kill in each.kills]
     settings = {"workers": WORKERS, "samples": SAMPLES, "batch": BATCH, "commit every": f"{COMMIT_EVERY} batches"}
-    notes = {"kills": [vars(kill) for kill in kills], "accounts": [_as_notes(each.account) for each in runs]}
+    notes = {
+        "kills": [vars(kill) for kill in kills],
+        "joins": [vars(join) for each in runs for join in each.joins],
+        "accounts": [_as_notes(each.account) for each in runs],
+    }
     return [Comparison("elastic", "s", {NAME: [kill.stepped_s for kill in kills]}, {NAME: settings}, notes)]
 
 
@@ -165,17 +178,12 @@ class Job:
 
     def _result(self, killed: Sequence[tuple[Begin, float]]) -> Run:
         kills = tuple(self._measured(victim, at) for victim, at in killed)
-        seen: set[int] = set()
-        joins = []
-        for begin in sorted(self._logs.begins, key=lambda begin: begin.at):
-            if begin.worker not in seen and begin.group != self._logs.groups[0]:
-                joins.append(begin.at)
-            seen.add(begin.worker)
+        joins = tuple(_join(self._logs, before, after) for before, after in _joined(self._logs))
         found = account(self._logs, SAMPLES)
         _refuse_too_many_undone(found, {victim.group for victim, _ in killed})
         undone = sum(found.undone.values())
         self._progress(f"elastic: {found.epochs} epochs, {found.processed:,} samples processed, {undone:,} undone")
-        return Run(kills, tuple(joins), found, self._logs)
+        return Run(kills, joins, found, self._logs)
 
     def _measured(self, victim: Begin, at: float) -> Kill:
         survivors = {begin.worker for begin in self._logs.members(victim.group)} - {victim.worker}
@@ -201,6 +209,19 @@ def _first_steps(logs: Logs, group: float) -> dict[int, float]:
     return first
 
 
+def _joined(logs: Logs) -> list[tuple[float, float]]:
+    """Groups that somebody joined, each after the one before it."""
+    return [pair for pair in pairwise(logs.groups) if len(logs.members(pair[0])) < len(logs.members(pair[1]))]
+
+
+def _join(logs: Logs, before: float, after: float) -> Join:
+    old = {begin.worker for begin in logs.members(before)}
+    new = [begin.at for begin in logs.members(after) if begin.worker not in old]
+    last = {batch.worker: batch.stepped_at for batch in logs.batches if batch.group == before}
+    first = _first_steps(logs, after)
+    return Join(max(new), max(first[worker] - last[worker] for worker in old))
+
+
 def _refuse_too_many_undone(found: Account, broken: set[float]) -> None:
     """Raises Unaccounted. A kill costs what came after the last commit, somebody who joins costs nothing."""
     most = COMMIT_EVERY * BATCH * WORKERS
@@ -219,7 +240,7 @@ def curve(run: Run) -> Chart:
             steps.setdefault((batch.group, batch.position), []).append((batch.stepped_at - start, batch.loss))
     points = sorted((max(at for at, _ in each), statistics.fmean(loss for _, loss in each)) for each in steps.values())
     marks = [Mark(kill.at - start, f"rank {kill.rank} killed") for kill in run.kills]
-    marks += [Mark(at - start, "one joins") for at in run.joins]
+    marks += [Mark(join.at - start, "one joins") for join in run.joins]
     every = len(points) // DRAWN + 1
     lines = [
         Line("loss of a step", tuple(points[::every]), 1, faint=True),
@@ -241,6 +262,7 @@ def report(comparisons: Sequence[Comparison]) -> str:
     """Two tables in Markdown: the times, and the samples."""
     (comparison,) = comparisons
     kills: Sequence[Mapping[str, float]] = comparison.notes["kills"]  # type: ignore[assignment]
+    joins: Sequence[Mapping[str, float]] = comparison.notes["joins"]  # type: ignore[assignment]
     accounts: Sequence[Mapping[str, int]] = comparison.notes["accounts"]  # type: ignore[assignment]
     lines = [
         f"| killed | kills | survivors' new group has begun: median | {NAME}: median | p95 | longest |",
@@ -254,9 +276,12 @@ def report(comparisons: Sequence[Comparison]) -> str:
         numbers = [began, statistics.median(stepped), percentile(stepped, 0.95), stepped[-1]]
         lines.append(f"| {name} | {len(some)} | " + " | ".join(f"{number:.3f} s" for number in numbers) + " |")
     p95 = percentile(comparison.values[NAME], 0.95)
+    stood = [join["stood_s"] for join in joins]
+    longest = f"{statistics.median(stood):.3f} s (median), {max(stood):.3f} s (longest)"
     lines += [
         "",
         f"Target: p95 at most {TARGET_S:g} s: {'reached' if p95 <= TARGET_S else 'NOT REACHED'}.",
+        f"{len(stood)} workers joined; meanwhile the others stood for {longest}.",
         "",
         "| job | epochs | their samples | processed | taken back by a restore, and again | dealt twice | missing |",
         "|---|---|---|---|---|---|---|",

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import horovod.torch as hvd
 
-WIDTH, HIDDEN = 32, 128
+WIDTH, HIDDEN = 16, 128
 
 
 def main(given: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def samples(number: int) -> TensorDataset:
     draw = torch.Generator().manual_seed(2)
     inputs = torch.randn(number, WIDTH, generator=draw)
     hidden, out = torch.randn(WIDTH, WIDTH, generator=draw), torch.randn(WIDTH, 1, generator=draw)
-    targets: Tensor = torch.sin(inputs @ hidden / WIDTH**0.5) @ out / WIDTH**0.5
+    targets: Tensor = torch.sin(2 * inputs @ hidden / WIDTH**0.5) @ out / WIDTH**0.5
     return TensorDataset(torch.arange(number), inputs, targets)
 
 
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--commit-every", type=int, default=10)
-    parser.add_argument("--lr", type=float, default=0.003)
+    parser.add_argument("--lr", type=float, default=0.01)
     return parser.parse_args()
 
 
