@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from phalanx.horovod.common.exceptions import HorovodInternalError
 from phalanx.horovod.common.process_sets import ProcessSet, _init_process_sets, _setup
-from phalanx.horovod.runner.elastic.worker import assignment
+from phalanx.horovod.runner.elastic.worker import CalledOff, assignment, unless_called_off
 from phalanx.horovod.variables import Variables, without_effect
 
 if TYPE_CHECKING:
@@ -81,13 +82,18 @@ class HorovodBasics:
         return list(process_sets or [])
 
     def _form(self, comm: list[int], variables: Variables) -> Engine:
+        """Where a launcher gives places: again, with another, when a rank was lost before the group was there."""
+        while (told := assignment(os.environ)) is not None:
+            os.environ.update(told)
+            with contextlib.suppress(CalledOff):
+                return unless_called_off(lambda: self._join(comm, variables), lambda engine: engine.shutdown())
+        return self._join(comm, variables)
+
+    def _join(self, comm: list[int], variables: Variables) -> Engine:
         from phalanx.collectives import CollectiveError, Membership
         from phalanx.collectives import join as join_group
         from phalanx.horovod.engine import Engine
 
-        told = assignment(os.environ)
-        if told is not None:
-            os.environ.update(told)
         if variables.gloo_interface:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", variables.gloo_interface)
         timeout_s = variables.gloo_timeout_s or _FORMING_S

@@ -364,7 +364,8 @@ class _Step:
         ready = [worker for worker in roster.newcomers if worker.ready_at is not None]
         waited_s = max((self.at - worker.ready_at for worker in ready if worker.ready_at is not None), default=0.0)
         complete = len(ready) == len(roster.newcomers) or waited_s > TOGETHER_S
-        room = NEVER if roster.rules.most is None else roster.rules.most - len(members) + len(removed)
+        staying = {worker.number for worker in members} - removed - roster.without_slot()
+        room = NEVER if roster.rules.most is None else roster.rules.most - len(staying)
         added = {worker.number for worker in ready} if complete and room > 0 else set()
         if (removed | added) - roster.told_of:
             result = HostUpdateResult.no_update

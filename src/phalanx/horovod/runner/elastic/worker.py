@@ -18,10 +18,10 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntFlag
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from phalanx.horovod import wire
 from phalanx.horovod.common.exceptions import HorovodInternalError
@@ -33,6 +33,9 @@ WORKER = "PHALANX_WORKER"  # the variable with this worker's number
 log = logging.getLogger("phalanx.horovod")
 
 _CONNECT_S = 30.0
+_TOLD_S = 2.0  # for the launcher to say that a rank is lost, which the others may notice earlier
+
+T = TypeVar("T")
 
 
 class HostUpdateResult(IntFlag):
@@ -110,9 +113,57 @@ def assignment(environment: Mapping[str, str]) -> Mapping[str, str] | None:
     return place
 
 
-def called_off(wait_s: float = 0.0) -> str:
-    """Why the group of the last place cannot come about, or is broken; "" when nobody has said so within `wait_s`."""
-    return _link.over(wait_s) if _link is not None else ""
+def unless_called_off(form: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """What `form` returns, or raises. Raises CalledOff when a rank is lost before: `form` may wait for it in vain.
+
+    It is then left alone, in a thread of its own; should it come to an end after all, `undo` is called.
+    """
+    assert _link is not None
+    attempt = _Attempt(form, undo, _link.ring)
+    threading.Thread(target=attempt.run, name="phalanx-forming", daemon=True).start()
+    if not _link.wait(lambda: attempt.done):
+        attempt.abandon()
+        raise CalledOff
+    if attempt.error is None:
+        return attempt.result[0]
+    if isinstance(attempt.error, HorovodInternalError) and _link.wait(lambda: False, _TOLD_S) is False:
+        raise CalledOff from attempt.error
+    raise attempt.error
+
+
+class CalledOff(Exception):
+    """The group will not come about. A place in the next can be asked for."""
+
+
+class _Attempt(Generic[T]):
+    def __init__(self, form: Callable[[], T], undo: Callable[[T], object], ring: Callable[[], None]) -> None:
+        self._form = form
+        self._undo = undo
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self.done = False
+        self.result: list[T] = []
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result.append(self._form())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            self.error = error
+        with self._lock:
+            self.done = True
+            unwanted = self.result if self._abandoned else []
+        for result in unwanted:
+            self._undo(result)
+        self._ring()
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            unwanted = self.result if self.done else []
+        for result in unwanted:
+            self._undo(result)
 
 
 class _Link:
@@ -157,10 +208,15 @@ class _Link:
         with contextlib.suppress(wire.WireClosed):  # without its launcher this process ends as well
             self._wire.send(message)
 
-    def over(self, wait_s: float) -> str:
+    def wait(self, done: Callable[[], bool], timeout_s: float | None = None) -> bool | None:
+        """True once `done()`, False once somebody of this group is lost, None after `timeout_s`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over, wait_s)
-            return self._over
+            self._changed.wait_for(lambda: done() or self._over, timeout_s)
+            return True if done() else False if self._over else None
+
+    def ring(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _listen(self) -> None:
         try:
