@@ -358,7 +358,8 @@ class _Step:
         """Tell an unbroken group, once of each, who has come and who should go."""
         roster = self.roster
         members = [worker for worker in roster.workers if worker.number in roster.members]
-        if roster.ending or len(members) < len(roster.members) or any(w.ready_at is not None for w in members):
+        whole = bool(members) and len(members) == len(roster.members)
+        if roster.ending or not whole or any(worker.ready_at is not None for worker in members):
             return
         removed = {worker.number for worker in members if worker.leaving}
         ready = [worker for worker in roster.newcomers if worker.ready_at is not None]
