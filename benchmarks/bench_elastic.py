@@ -36,6 +36,8 @@ SAMPLES, BATCH, COMMIT_EVERY = 5000, 16, 10
 TARGET_S = 1.0
 NAME = "from a kill to the survivors' next step"
 LOOK_S = 0.02
+SHOWN_S = 1.0
+"""For the picture, how long the two that are left train alone at least, and the last group."""
 DRAWN = 800
 """Points of a line at most, about one a pixel."""
 NEVER_AGAIN = "86400"  # seconds for which a host that lost its worker gets no other
@@ -113,6 +115,7 @@ class Job:
         try:
             killed = [self._kill_and_add(number % WORKERS) for number in range(kills)]
             self._wait_for_step(self._group_of(WORKERS))
+            time.sleep(SHOWN_S)
             self._until.touch()
             self._wait_for("the job's end", lambda: processes.reap(self._launcher) is not None)
         finally:
@@ -138,7 +141,7 @@ class Job:
         at = time.monotonic()
         os.kill(victim.worker, signal.SIGKILL)
         self._wait_for_step(self._group_of(WORKERS - 1))
-        time.sleep(1.0)  # for the picture: two that train alone
+        time.sleep(SHOWN_S)
         self._hosts.remove(victim.host)
         self._hosts.append(f"127.0.0.{self._named + 2}")
         self._named += 1
