@@ -1,4 +1,4 @@
-"""What rank 0 draws of a negotiation, with a timeline that may come late."""
+"""What rank 0 tells the ranks, and what it draws of it, with a timeline that may come late."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from phalanx.horovod.coordinator import Coordinator
-from phalanx.horovod.negotiation import Fail, Request, Run
+from phalanx.horovod.negotiation import Fail, Joined, Request, Run
 from phalanx.horovod.stall import Stalls
 from phalanx.horovod.timeline import Timeline
 
@@ -37,3 +37,12 @@ def test_ranks_that_disagree_end_a_negotiation_and_the_next_of_that_name_is_anot
     assert isinstance(response, Fail)
     coordinator.hear(1, [0])
     assert drawn(timeline) == ["NEGOTIATE_ALLREDUCE", "0", "1", "NEGOTIATE_ALLREDUCE", "1"]
+
+
+def test_who_has_joined_is_told_what_to_guess_also_when_the_last_joins_in_the_same_message() -> None:
+    coordinator = Coordinator(2, 1 << 20, Stalls())
+    coordinator.hear(0, [["join"]])
+    run, joined = coordinator.hear(1, [request((3,)).encode(), ["join"]])
+    assert isinstance(run, Run)
+    assert run.requests == (request((3,)),)
+    assert joined == Joined(1)

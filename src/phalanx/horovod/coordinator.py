@@ -33,21 +33,23 @@ class Coordinator:
         """What all do because of it. Raises ValueError for what is no message."""
         if not isinstance(message, list):
             raise ValueError(f"{message!r} of rank {rank} is no message")
+        taken: list[Response] = []
         for item in message:
             match item:
                 case int():
                     self._announce(rank, self._known[rank][item])
                 case ["join"]:
+                    taken += self._take()  # while it is known who had joined and must guess
                     self._negotiation.join(rank)
                 case ["bye", str(reason)]:
                     self.left.add(rank)
-                    return [*self._take(), End(reason)]
+                    return [*taken, *self._take(), End(reason)]
                 case _:
                     described = Request.decode(item)
                     request = self._same.setdefault(described, described)
                     self._known[rank].append(request)
                     self._announce(rank, request)
-        return self._take()
+        return taken + self._take()
 
     def lose(self, rank: int) -> list[Response]:
         """`rank` is gone without a word."""

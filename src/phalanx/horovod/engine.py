@@ -187,7 +187,7 @@ class Engine:
 
     def _flush(self) -> None:
         """With the lock held."""
-        if not self._outbox:
+        if not self._outbox or self._end is not None:  # after which nobody listens
             return
         message, self._outbox, self._waiting_bytes = self._outbox, [], 0
         self._sent_at = time.monotonic()
@@ -201,7 +201,8 @@ class Engine:
         if responses:
             self._star.send(list(self._star.wires), encode(responses))
             self._inbox.extend(responses)
-            self._star.ring()
+            if threading.current_thread() is not self._thread:
+                self._star.ring()
 
     # The thread
 

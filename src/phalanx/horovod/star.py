@@ -80,9 +80,9 @@ class Star:
     def send(self, ranks: Sequence[int], message: Plain) -> None:
         """To those of them that are still there; who is gone is found out by `wait`."""
         for rank in ranks:
-            if rank in self.wires:
+            if found := self.wires.get(rank):
                 with contextlib.suppress(WireClosed):
-                    self.wires[rank].send(message)
+                    found.send(message)
 
     def receive(self, rank: int) -> Plain:
         """Raises WireClosed, after which the rank is no longer listened to."""
