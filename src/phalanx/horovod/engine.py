@@ -9,6 +9,7 @@ they are large together, or when somebody waits. Knows torch tensors only as wha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -32,6 +33,7 @@ log = logging.getLogger("phalanx.horovod")
 
 _LOOK_S = 0.02  # how often what is under way is looked at while nobody waits for it
 _ENOUGH = 8 << 20  # bytes that are worth an operation of their own, while backward computes others
+_MOST_SEEN, _MOST_NUMBERS = 4096, 1 << 16  # names that are remembered
 _STALLS_S = 1.0  # how often rank 0 looks for who keeps the others waiting
 _LEAVE_S = 10.0  # for the others to leave as well
 JOIN = Request("barrier", "join")
@@ -51,7 +53,8 @@ class Engine:
         self._changed = threading.Condition(threading.RLock())
         self._in_flight: dict[tuple[int, str], Operation] = {}
         self._under_way: deque[Work] = deque()
-        self._numbers: dict[str, tuple[Request, int]] = {}
+        self._seen: dict[tuple[int, str], Request] = {}  # once; what is announced again, and alike, gets a number
+        self._numbers: dict[tuple[int, str], tuple[Request, int]] = {}
         self._count = 0
         self._unnamed: dict[tuple[str, int], int] = {}
         self._outbox: list[Plain] = []
@@ -104,13 +107,19 @@ class Engine:
         if operation.work is None:
             with self._changed:
                 self._flush()
-        return operation.is_over()
+        over = operation.is_over()
+        if over and operation.work is not None:  # who is told so may look at a tensor that is reduced in place
+            with contextlib.suppress(CollectiveError):  # `wait` raises it
+                operation.work.finish()
+        return over
 
     def join(self) -> int:
         """This rank has no more data; who came last."""
         operation = Operation(JOIN)
         with self._changed:
             self._refuse_after_end()
+            if (0, JOIN.name) in self._in_flight:
+                raise ValueError(f"rank {self.group.rank} has joined already, and waits for the others")
             self._in_flight[0, JOIN.name] = operation
             self._outbox.append(["join"])
             self._flush()
@@ -145,8 +154,13 @@ class Engine:
             if self._end is None:
                 self._outbox.append(["bye", reason or f"rank {self.group.rank} has shut down"])
                 self._flush()
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(_LEAVE_S + 5.0)
+
+    def disown(self) -> None:
+        """In a forked child: the thread and the connections are the parent's. Who we are can still be asked."""
+        self._changed = threading.Condition(threading.RLock())
+        self._end = End("this is a forked child of a process that called hvd.init()")
 
     def begin_timeline(self, timeline: Timeline | None) -> None:
         """Draw from now on into `timeline`; None: no longer. The one before is closed."""
@@ -172,18 +186,29 @@ class Engine:
     # Announcements
 
     def _announce(self, request: Request) -> None:
-        known = self._numbers.get(request.name)
-        if known is not None and known[0] == request:
-            self._outbox.append(known[1])
-        else:
-            self._numbers[request.name] = request, self._count
-            self._count += 1
-            self._outbox.append(request.encode())
+        self._outbox.append(self._said(request))
         self._waiting_bytes += request.nbytes
         if self._waiting_bytes >= _ENOUGH or time.monotonic() - self._sent_at >= self._cycle_s:
             self._flush()
         elif len(self._outbox) == 1:
             self._star.ring()  # the thread sends it at the end of the cycle
+
+    def _said(self, request: Request) -> Plain:
+        """Its number, if it has one: what has no name of its own, or changes each time, is described each time."""
+        key = request.process_set, request.name
+        known = self._numbers.get(key)
+        if known is not None and known[0] == request:
+            return known[1]
+        if self._seen.get(key) != request or self._count >= _MOST_NUMBERS:
+            self._seen.pop(key, None)
+            self._seen[key] = request
+            if len(self._seen) > _MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+            return request.encode()
+        del self._seen[key]
+        self._numbers[key] = request, self._count
+        self._count += 1
+        return ["number", request.encode()]
 
     def _flush(self) -> None:
         """With the lock held."""
@@ -192,14 +217,14 @@ class Engine:
         message, self._outbox, self._waiting_bytes = self._outbox, [], 0
         self._sent_at = time.monotonic()
         if self._coordinator is None:
-            self._star.send([0], message)
+            self._star.send(message)
         else:
             self._tell(self._coordinator.hear(0, message))
 
     def _tell(self, responses: list[Response]) -> None:
         """Rank 0: to all ranks, with the lock held, so that all are told the same in the same order."""
         if responses:
-            self._star.send(list(self._star.wires), encode(responses))
+            self._star.send(encode(responses))
             self._inbox.extend(responses)
             if threading.current_thread() is not self._thread:
                 self._star.ring()
@@ -216,9 +241,16 @@ class Engine:
                     if self._outbox and time.monotonic() - self._sent_at >= self._cycle_s:
                         self._flush()
                 self._look_after()
+        except BaseException as error:  # of ours: it goes to the log, and all are told
+            reason = f"the engine of rank {self.group.rank} failed ({type(error).__name__}: {error})"
+            with self._changed:
+                if self._coordinator is None:
+                    self._star.send([["bye", reason]])
+                else:
+                    self._star.send(encode([End(reason, lost=0)]))
+            self._stop(End(reason, lost=self.group.rank))
+            raise
         finally:
-            if self._end is None:  # an error of ours, which is on its way to the log
-                self._stop(End(f"the engine of rank {self.group.rank} failed", lost=self.group.rank))
             self.begin_timeline(None)
             self._star.close()
 

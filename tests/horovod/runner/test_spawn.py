@@ -164,3 +164,8 @@ def test_other_hosts_get_our_environment_but_what_belongs_to_this_one():
     }
     here |= {"BASH_FUNC_module%%": "() { }", "HOSTNAME": "here", "HOROVOD_CYCLE_TIME": "1"}
     assert spawn.exported(here) == {"PATH": "/bin", "LD_LIBRARY_PATH": "/lib", "HOROVOD_CYCLE_TIME": "1"}
+
+
+def test_what_an_error_says_is_told_and_not_what_there_is_to_do():
+    assert spawn.last_line("Traceback\nSomeError: it is wrong\n  To do: mend it\n\n") == "SomeError: it is wrong"
+    assert spawn.last_line("  To do: mend it\n") == ""

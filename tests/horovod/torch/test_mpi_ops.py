@@ -360,3 +360,17 @@ def layouts_that_horovod_refuses() -> None:
 
 def test_tensors_of_any_layout(crew: Crews) -> None:
     crew(2).tell(layouts_that_horovod_refuses)
+
+
+def polled() -> None:
+    for _ in range(50):
+        tensors = [torch.ones(3), torch.ones(4)]
+        handle = hvd.grouped_allreduce_async_(tensors, op=hvd.Sum, name="polled")
+        while not hvd.poll(handle):
+            pass
+        assert all(torch.equal(tensor, torch.full_like(tensor, hvd.size())) for tensor in tensors)
+        hvd.synchronize(handle)
+
+
+def test_a_poll_that_says_yes_is_of_tensors_that_are_reduced(crew: Crews) -> None:
+    crew(2).tell(polled)

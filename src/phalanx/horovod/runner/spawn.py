@@ -248,5 +248,6 @@ def exported(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def last_line(text: str) -> str:
-    """That is not empty; "" for none."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """That says something, but for what there is to do, which comes after what is wrong; "" for none."""
+    lines = map(str.strip, reversed(text.splitlines()))
+    return next((line for line in lines if line and not line.startswith("To do: ")), "")
