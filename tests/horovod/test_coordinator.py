@@ -35,7 +35,7 @@ def test_ranks_that_disagree_end_a_negotiation_and_the_next_of_that_name_is_anot
     coordinator.hear(0, [request((3,)).encode()])
     (response,) = coordinator.hear(1, [request((4,)).encode()])
     assert isinstance(response, Fail)
-    coordinator.hear(1, [0])
+    coordinator.hear(1, [request((4,)).encode()])
     assert drawn(timeline) == ["NEGOTIATE_ALLREDUCE", "0", "1", "NEGOTIATE_ALLREDUCE", "1"]
 
 

@@ -137,6 +137,42 @@ def test_a_rank_that_shuts_down_ends_it_for_all_but_what_was_begun_is_done(start
     assert total == "1.0"
 
 
+def test_announcements_that_no_socket_has_room_for_hold_nobody_up(start: Start) -> None:
+    processes = start(
+        2,
+        """
+        for step in range(3):
+            small = [hvd.allreduce_async(torch.ones(3, dtype=kind), name=f"{kind}{step}")
+                     for kind in (torch.float32, torch.float64, torch.int32)]
+            many = hvd.grouped_allreduce_async([torch.ones(1)] * 20_000, name=f"many{step}", op=hvd.Sum)
+            for handle in small:
+                hvd.synchronize(handle)
+            print(sum(tensor.item() for tensor in hvd.synchronize(many)))
+        """,
+    )
+    for status, output, errors in outputs(processes):
+        assert (status, output) == (0, "40000.0\n" * 3), errors
+
+
+def test_names_that_come_only_once_are_not_remembered(start: Start) -> None:
+    processes = start(
+        2,
+        """
+        from phalanx.horovod.common.basics import basics
+        engine = basics.engine
+        for step in range(5000):
+            hvd.allreduce(torch.ones(1))
+            hvd.allreduce(torch.ones(2), name="again")
+        for step in range(100):
+            hvd.allgather(torch.ones(step + 1), name="grows")
+        known = engine._coordinator._known[1] if rank == 0 else []
+        print(len(engine._seen) < 5000, len(engine._numbers), len(known))
+        """,
+    )
+    for rank, (status, output, errors) in enumerate(outputs(processes)):
+        assert (status, output) == (0, f"True 1 {1 - rank}\n"), errors
+
+
 def test_all_may_end_at_once_after_their_last_operation_and_nothing_is_said(start: Start) -> None:
     processes = start(
         4,
@@ -153,13 +189,20 @@ def test_a_forked_child_leaves_the_ranks_alone(start: Start) -> None:
         2,
         """
         from torch.utils.data import DataLoader
-        for batch in DataLoader(list(range(8)), num_workers=2, multiprocessing_context="fork"):
+        seed = lambda worker: torch.manual_seed(hvd.rank() * 100 + worker)
+        loader = DataLoader(list(range(8)), num_workers=2, multiprocessing_context="fork", worker_init_fn=seed)
+        for batch in loader:
             hvd.allreduce(batch.double())
         child = os.fork()
         if child == 0:
-            assert not hvd.is_initialized()
-            sys.exit()  # its atexit must not shut the parent's down
-        os.waitpid(child, 0)
+            assert (hvd.rank(), hvd.size(), hvd.is_initialized()) == (rank, size, True)  # as Horovod's answer
+            try:
+                hvd.allreduce(torch.ones(1))
+            except hvd.HorovodInternalError as error:
+                assert "forked child" in str(error)
+                sys.exit()  # its atexit must not shut the parent's down
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
         print(hvd.allreduce(torch.ones(1), op=hvd.Sum).item())
         """,
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from phalanx.horovod.coordinator import Coordinator, decode, encode
 from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets
 from phalanx.horovod.stall import Stalls
+from phalanx.horovod.wire import Plain
 
 
 def asked(name: str, **changes: object) -> Request:
@@ -193,19 +194,21 @@ def test_anything_else_is_refused(message: object) -> None:
     if message == [] or (isinstance(message, list) and message == [["join"]]):
         return
     with refused:
-        decode(message if isinstance(message, list) and message else None)  # type: ignore[arg-type]
+        decode(message if isinstance(message, list) and message else None)
     coordinator = Coordinator(2, 0, Stalls())
     with refused:
-        coordinator.hear(0, message if not isinstance(message, list) else [message])  # type: ignore[arg-type,list-item]
+        coordinator.hear(0, message if not isinstance(message, list) else [message])  # type: ignore[arg-type]
 
 
-def test_a_request_is_described_once_and_then_called_by_its_number() -> None:
+def test_a_request_that_comes_again_is_called_by_its_number() -> None:
     coordinator = Coordinator(2, 0, Stalls())
-    for _ in range(2):
-        message = [asked("a").encode(), asked("b").encode()] if not coordinator._known[0] else [0, 1]
+    first: list[Plain] = [asked("a").encode(), ["number", asked("b").encode()]]
+    again: list[Plain] = [asked("a").encode(), 0]
+    for message in (first, again):
         assert coordinator.hear(0, json.loads(json.dumps(message))) == []
         assert coordinator.hear(1, message) == [Run(0, ("a",)), Run(0, ("b",))]
     assert coordinator.hear(1, [["join"]]) == []
-    (run,) = coordinator.hear(0, [1])
+    (run,) = coordinator.hear(0, [0])
     assert run == Run(0, ("b",), (asked("b"),))  # described for rank 1, which has joined
     assert coordinator.hear(0, [["bye", "done"]]) == [End("done")]
+    assert coordinator.hear(1, [["failed", "out of luck"]]) == [End("out of luck", lost=1)]

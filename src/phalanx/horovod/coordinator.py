@@ -1,7 +1,7 @@
 """Rank 0's side of the negotiation: messages of ranks in, messages to all out.
 
-A rank describes a request once and calls it by its number from then on. Knows no sockets; `engine` carries the
-messages.
+A rank that describes a request the second time gives it a number, and calls it by that from then on. Knows no
+sockets; `engine` carries the messages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Coordinator:
     def __init__(self, size: int, fuse_bytes: int, stalls: Stalls) -> None:
         self._negotiation = Negotiation(size, fuse_bytes)
         self._known: list[list[Request]] = [[] for _ in range(size)]
-        self._same: dict[Request, Request] = {}
+        self._same: dict[Request, Request] = {}  # of all ranks one object, which is quickly compared
         self._drawn: set[str] = set()  # whose negotiation has begun in the timeline
         self.stalls = stalls
         self.left: set[int] = set()
@@ -44,11 +44,16 @@ class Coordinator:
                 case ["bye", str(reason)]:
                     self.left.add(rank)
                     return [*taken, *self._take(), End(reason)]
-                case _:
-                    described = Request.decode(item)
-                    request = self._same.setdefault(described, described)
+                case ["failed", str(reason)]:
+                    self.left.add(rank)
+                    return [*taken, *self._take(), End(reason, lost=rank)]
+                case ["number", described]:
+                    new = Request.decode(described)
+                    request = self._same.setdefault(new, new)
                     self._known[rank].append(request)
                     self._announce(rank, request)
+                case _:
+                    self._announce(rank, Request.decode(item))
         return taken + self._take()
 
     def lose(self, rank: int) -> list[Response]:

@@ -245,7 +245,7 @@ class Engine:
             reason = f"the engine of rank {self.group.rank} failed ({type(error).__name__}: {error})"
             with self._changed:
                 if self._coordinator is None:
-                    self._star.send([["bye", reason]])
+                    self._star.send([["failed", reason]])
                 else:
                     self._star.send(encode([End(reason, lost=0)]))
             self._stop(End(reason, lost=self.group.rank))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from phalanx.collectives import CollectiveError, Group, Handle
+from phalanx.collectives import Group, Handle
 from phalanx.collectives.fusion import is_plain
 from phalanx.horovod.adasum import adasum
 from phalanx.horovod.negotiation import FUSE_BELOW, Request
@@ -65,9 +65,10 @@ class Work:
                 return
             try:
                 finish()
-            except CollectiveError as error:
+            except BaseException as error:  # Ctrl-C too: nobody may take what is not reduced for the result
+                failure = error if isinstance(error, Exception) else RuntimeError(f"interrupted ({error!r})")
                 for operation in self.operations:
-                    operation.error = error
+                    operation.error = failure
                 raise
 
 

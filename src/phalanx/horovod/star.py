@@ -9,7 +9,6 @@ import select
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 
 from phalanx.collectives import CollectiveError, Group
 from phalanx.horovod import wire
@@ -28,18 +27,28 @@ class Star:
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._rank_of: dict[int, int] = {}
-        if group.size > 1:
-            if group.rank == 0:
-                self._gather(group, timeout_s)
-            else:
-                told = group.broadcast_object(root=0, name="where rank 0 listens")
-                assert isinstance(told, dict)
-                found = wire.connect(str(told["address"]), bytes.fromhex(str(told["key"])), timeout_s)
-                found.send(group.rank)
-                self.wires[0] = found
-            for rank, found in self.wires.items():
-                self._poll.register(found.fileno(), select.POLLIN)
-                self._rank_of[found.fileno()] = rank
+        self._behind: dict[int, int] = {}  # ranks whose connection is asked whether it has room
+        try:
+            if group.size > 1:
+                self._connect(group, timeout_s)
+        except BaseException:
+            for found in self.wires.values():
+                found.close()
+            os.close(self._bell)
+            raise
+
+    def _connect(self, group: Group, timeout_s: float) -> None:
+        if group.rank == 0:
+            self._gather(group, timeout_s)
+        else:
+            told = group.broadcast_object(root=0, name="where rank 0 listens")
+            assert isinstance(told, dict)
+            found = wire.connect(str(told["address"]), bytes.fromhex(str(told["key"])), timeout_s)
+            found.send(group.rank)
+            self.wires[0] = found
+        for rank, found in self.wires.items():
+            self._poll.register(found.fileno(), select.POLLIN)
+            self._rank_of[found.fileno()] = rank
 
     def _gather(self, group: Group, timeout_s: float) -> None:
         key = secrets.token_bytes(32)
@@ -57,32 +66,45 @@ class Star:
                     if left <= 0:
                         raise CollectiveError(f"rank {', '.join(map(str, sorted(missing)))} did not connect to rank 0")
                     found = listener.accept(left)
-                    rank = found.receive(left) if found is not None else None
-                    if found is not None and isinstance(rank, int):
-                        self.wires[rank] = found
+                    if found is not None:
+                        rank = found.receive(left)
+                        if isinstance(rank, int) and rank in missing:
+                            self.wires[rank] = found
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
     def ring(self) -> None:
         """Make `wait` return."""
-        os.eventfd_write(self._bell, 1)
+        if self._bell >= 0:
+            os.eventfd_write(self._bell, 1)
 
     def wait(self, timeout_s: float | None) -> list[int]:
         """The ranks that have sent something, or are gone. Returns early, perhaps with none, when somebody rings."""
+        for rank, known in self.wires.items():
+            behind = select.POLLOUT if known.is_behind else 0
+            if behind != self._behind.get(rank, 0):
+                self._poll.modify(known.fileno(), select.POLLIN | behind)
+                self._behind[rank] = behind
         found = []
-        for descriptor, _ in self._poll.poll(None if timeout_s is None else max(timeout_s, 0.0) * 1000):
+        for descriptor, what in self._poll.poll(None if timeout_s is None else max(timeout_s, 0.0) * 1000):
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
-            else:
-                found.append(self._rank_of[descriptor])
+                continue
+            rank = self._rank_of[descriptor]
+            if what & select.POLLOUT:
+                with contextlib.suppress(WireClosed):
+                    self.wires[rank].push()
+            if what & ~select.POLLOUT:
+                found.append(rank)
         return found
 
-    def send(self, ranks: Sequence[int], message: Plain) -> None:
-        """To those of them that are still there; who is gone is found out by `wait`."""
-        for rank in ranks:
-            if found := self.wires.get(rank):
-                with contextlib.suppress(WireClosed):
-                    found.send(message)
+    def send(self, message: Plain) -> None:
+        """To all that are still there, without waiting; who is gone is found out by `wait`."""
+        for found in list(self.wires.values()):
+            with contextlib.suppress(WireClosed):
+                found.send_soon(message)
+                if found.is_behind:
+                    self.ring()  # the thread that waits sends the rest
 
     def receive(self, rank: int) -> Plain:
         """Raises WireClosed, after which the rank is no longer listened to."""

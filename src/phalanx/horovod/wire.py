@@ -23,7 +23,7 @@ from phalanx.foundation import PhalanxError
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
 MOST_BYTES = 64 << 20
-_HANDSHAKE_S = 10.0  # for the other end to prove itself
+_HANDSHAKE_S = 5.0  # for the other end to prove itself
 _AGAIN_S = 0.02
 
 
@@ -45,6 +45,8 @@ class Wire:
     def __init__(self, connection: mp.Connection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
+        self._backlog = bytearray()  # of `send_soon`: what the other end has no room for yet
+        self._socket = socket.socket(fileno=connection.fileno())  # the same descriptor, for writing without waiting
 
     def send(self, message: Plain) -> None:
         """Raises WireClosed."""
@@ -53,6 +55,34 @@ class Wire:
             with self._sending:
                 self._connection.send_bytes(data)
         except OSError as error:  # closed by either end
+            raise WireClosed(f"the connection is closed: {error.strerror or error}") from error
+
+    def send_soon(self, message: Plain) -> None:
+        """As `send`, but never waits: what does not fit is kept for `push`. Raises WireClosed."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        with self._sending:
+            self._backlog += struct.pack("!i", len(data)) + data  # as multiprocessing.connection frames it
+            self._push()
+
+    def push(self) -> bool:
+        """Send on what was kept; whether there is still something left. Raises WireClosed."""
+        with self._sending:
+            self._push()
+            return bool(self._backlog)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `push` has something to send."""
+        return bool(self._backlog)
+
+    def _push(self) -> None:
+        try:
+            while self._backlog:
+                sent = self._socket.send(self._backlog, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                del self._backlog[:sent]
+        except BlockingIOError:
+            return
+        except OSError as error:
             raise WireClosed(f"the connection is closed: {error.strerror or error}") from error
 
     def receive(self, timeout_s: float | None = None) -> Plain:
@@ -76,7 +106,8 @@ class Wire:
 
     def close(self) -> None:
         """Idempotent."""
-        with contextlib.suppress(OSError):
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.detach()
             self._connection.close()
 
 
@@ -168,12 +199,13 @@ def _open(address: str, timeout_s: float) -> socket.socket:
 def _prove(sock: socket.socket, key: bytes, *, listening: bool) -> Wire:
     """Each end challenges the other. A stranger that says nothing, or too slowly, is dropped."""
     sock.setblocking(True)
+    watch = socket.socket(fileno=os.dup(sock.fileno()))
+    patience = threading.Timer(_HANDSHAKE_S, _hang_up, (watch,))
+    patience.daemon = True
+    patience.start()
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    limit = struct.pack("ll", int(_HANDSHAKE_S), 0)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        sock.setsockopt(socket.SOL_SOCKET, option, limit)
     connection = mp.Connection(sock.detach())
     steps = [mp.deliver_challenge, mp.answer_challenge]
     try:
@@ -182,10 +214,15 @@ def _prove(sock: socket.socket, key: bytes, *, listening: bool) -> Wire:
     except (multiprocessing.AuthenticationError, EOFError, OSError, ValueError, AssertionError) as error:
         connection.close()
         raise WireError("who is at the other end does not know the key of this job") from error
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            same.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 0))
+    finally:
+        patience.cancel()
+        watch.close()
     return Wire(connection)
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def readable(descriptors: list[int], timeout_s: float | None) -> list[int]:

@@ -9,7 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,20 +85,26 @@ class HorovodBasics:
         """Where a launcher gives places: again, with another, when a rank was lost before the group was there."""
         while (told := assignment(os.environ)) is not None:
             os.environ.update(told)
+            environment = dict(os.environ)  # an attempt that is called off goes on by what it was told
             with contextlib.suppress(CalledOff):
-                return unless_called_off(lambda: self._join(comm, variables), lambda engine: engine.shutdown())
-        return self._join(comm, variables)
+                return unless_called_off(
+                    lambda environment=environment: self._join(comm, variables, environment),  # type: ignore[misc]
+                    lambda engine: engine.shutdown(),
+                )
+        return self._join(comm, variables, os.environ)
 
-    def _join(self, comm: list[int], variables: Variables) -> Engine:
+    def _join(self, comm: list[int], variables: Variables, environment: Mapping[str, str]) -> Engine:
         from phalanx.collectives import CollectiveError, Membership
         from phalanx.collectives import join as join_group
         from phalanx.horovod.engine import Engine
+        from phalanx.horovod.wire import WireError
 
         if variables.gloo_interface:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", variables.gloo_interface)
         timeout_s = variables.gloo_timeout_s or _FORMING_S
+        group: Group | None = None
         try:
-            group = join_group(Membership.from_environment(os.environ), timeout_s=timeout_s)
+            group = join_group(Membership.from_environment(environment), timeout_s=timeout_s)
             if comm:
                 group = _part_of(group, comm)
             sizes = group.allgather_object(group.local_size)
@@ -110,7 +116,9 @@ class HorovodBasics:
                 stalls=variables.stalls(),
                 timeout_s=timeout_s,
             )
-        except CollectiveError as error:
+        except (CollectiveError, WireError) as error:
+            if group is not None:
+                group.close()
             raise HorovodInternalError(str(error)) from error
 
     def shutdown(self) -> None:
@@ -130,8 +138,9 @@ class HorovodBasics:
             engine.shutdown(f"rank {engine.group.rank} has ended: {reason}" if reason else "")
 
     def forget(self) -> None:
-        """In a forked child: threads and connections are the parent's."""
-        self._engine = None
+        """In a forked child, such as a loader's: it may ask who it is, and no more."""
+        if self._engine is not None:
+            self._engine.disown()
         atexit.unregister(self._leave)
 
     def is_initialized(self) -> bool:

@@ -68,6 +68,11 @@ def synchronize(handle: int) -> Any:
     return None if operation is None else basics.engine.wait(operation)
 
 
+def forget(handle: int) -> None:
+    """Nobody will ask for its result. What it stands for goes on."""
+    _operations.pop(handle, None)
+
+
 def forget_handles() -> None:
     """What they stand for goes on."""
     _operations.clear()

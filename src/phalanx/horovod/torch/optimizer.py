@@ -20,6 +20,7 @@ from phalanx.horovod.negotiation import FUSE_BELOW
 from phalanx.horovod.torch.adasum_optimizer import _DistributedAdasumOptimizer
 from phalanx.horovod.torch.compression import Compression
 from phalanx.horovod.torch.functions import broadcast_object
+from phalanx.horovod.torch.handles import forget
 from phalanx.horovod.torch.mpi_ops import (
     Adasum,
     Average,
@@ -188,6 +189,9 @@ class _DistributedOptimizer(Distributed):
     def _start_over(self) -> None:
         super()._start_over()
         for batch in self._batches:
+            for handle, _ in batch.under_way:
+                if not callable(handle):
+                    forget(handle)
             batch.under_way.clear()
             batch.waiting = len(batch.gradients)
 
