@@ -93,7 +93,7 @@ class Engine:
             try:
                 operation.work.finish()
             except CollectiveError as error:
-                raise HorovodInternalError(str(error)) from error
+                raise HorovodInternalError(str(error)) from None
         with self._changed:
             self._forget(operation)
         if operation.error is not None:
@@ -176,11 +176,11 @@ class Engine:
             raise HorovodInternalError(self._why(self._end))
 
     def _why(self, end: End) -> str:
-        if end.lost >= 0:
+        if end.lost >= 0 or not end.reason.startswith("rank "):
             return f"Horovod has been shut down: {end.reason}"
         return (
-            f"Horovod has been shut down: {end.reason}. This happens when one rank ends, or raises an error, while "
-            "others still have work"
+            f"Horovod has been shut down: {end.reason.rstrip('.')}. This happens when one rank ends, or raises an "
+            "error, while others still have work"
         )
 
     # Announcements

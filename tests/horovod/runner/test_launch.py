@@ -274,3 +274,26 @@ def test_help_and_check_build_load_no_torch_here(capfd):
     assert "[ ] MPI" in said
     assert "[X] Gloo" in said
     assert "\n0.28.1\n" in said
+
+
+def test_the_rank_that_is_the_cause_is_named_and_not_the_one_whose_operation_failed_of_it():
+    script = """
+import sys, torch
+import horovod.torch as hvd
+hvd.init()
+if hvd.rank() == 1:
+    sys.exit(3)
+hvd.allreduce(torch.ones(1))
+"""
+    done = horovodrun("-np", "2", *python(script))
+    assert done.returncode == 1
+    assert "phalanx: rank 1 on localhost: ended with exit code 3" in done.stderr
+
+
+def test_a_timeline_that_cannot_be_written_is_said_before_anything_starts(tmp_path):
+    missing = str(tmp_path / "missing" / "timeline.json")
+    for given, env in ((["--timeline-filename", missing], {}), ([], {"HOROVOD_TIMELINE": missing})):
+        done = horovodrun("-np", "2", *given, *python("print('started')"), env=env)
+        assert done.returncode == 2
+        assert "started" not in done.stdout
+        assert f"phalanx: the timeline {missing} cannot be written" in done.stderr

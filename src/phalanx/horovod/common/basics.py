@@ -119,7 +119,7 @@ class HorovodBasics:
         except (CollectiveError, WireError) as error:
             if group is not None:
                 group.close()
-            raise HorovodInternalError(str(error)) from error
+            raise HorovodInternalError(str(error)) from None
 
     def shutdown(self) -> None:
         """Leave; whoever calls it first ends Horovod on all ranks. Nothing when there is nothing to leave."""

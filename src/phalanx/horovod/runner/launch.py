@@ -7,6 +7,7 @@ processes do; jobs whose processes come and go are `runner.elastic`'s.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -31,6 +32,8 @@ Say = Callable[[str], None]
 
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _EVERY_S = 0.02
+_CAUSE_S = 2.0
+_OF_OTHERS = "HorovodInternalError"  # what a rank says whose operation failed, mostly because another is gone
 
 
 class WorkerFailed(PhalanxError, RuntimeError):
@@ -124,6 +127,7 @@ class Job:
                 raise BrokenPipeError
             ended = {worker: worker.poll() for worker in running}
             if any(ended.values()):
+                _let_the_cause_end(workers)
                 raise failure(workers, self._settings.output)
             if time.monotonic() > self._started_by:
                 late = [worker for worker in running if worker.pid is None and ended[worker] is None]
@@ -142,8 +146,20 @@ def run_command(settings: Settings, argv: Sequence[str], say: Say) -> None:
         return
     if all(is_local(host.host) for host in settings.hosts) and shutil.which(argv[0]) is None:
         raise UsageError(f"there is no program {argv[0]!r}", remedy="check its name, and PATH")
+    if is_local(settings.hosts[0].host):
+        _refuse_timeline(settings.variables.get("HOROVOD_TIMELINE") or os.environ.get("HOROVOD_TIMELINE", ""))
     with Job(settings, say) as job:
         job.run(argv)
+
+
+def _refuse_timeline(path: str) -> None:
+    """Rank 0 would find out only when all have been started."""
+    directory = Path(path).absolute().parent
+    if path not in ("", "DYNAMIC") and not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"the timeline {path} cannot be written: {directory} is no directory that this user can write to",
+            remedy="name a file in one that is (--timeline-filename, HOROVOD_TIMELINE)",
+        )
 
 
 def place(slot: Slot) -> dict[str, str]:
@@ -173,11 +189,28 @@ def common(settings: Settings) -> dict[str, str]:
     return told
 
 
-def failure(workers: Sequence[Worker], output: Path | None) -> PhalanxError:
-    """What the first worker that ended badly has to say."""
+def _failed(workers: Sequence[Worker]) -> list[Worker]:
+    """Those that ended badly: first those that did so by themselves, then those whose operations failed of others."""
     failed = [worker for worker in workers if worker.poll() not in (None, 0)]
-    first = min(failed, key=lambda worker: worker.ended_at)
+    return sorted(failed, key=lambda worker: (_OF_OTHERS in worker.last_words(), worker.ended_at))
+
+
+def _let_the_cause_end(workers: Sequence[Worker]) -> None:
+    """Who fails because of another may be done before that other is."""
+    deadline = time.monotonic() + _CAUSE_S
+    while time.monotonic() < deadline and _OF_OTHERS in _failed(workers)[0].last_words():
+        if all(worker.poll() is not None for worker in workers):
+            return
+        time.sleep(_EVERY_S)
+
+
+def failure(workers: Sequence[Worker], output: Path | None) -> PhalanxError:
+    """What the worker that ended badly, and first, has to say."""
+    first = _failed(workers)[0]
     words = first.last_words()
+    done = [worker.name for worker in workers if worker.poll() == 0]
+    if done and _OF_OTHERS in words:
+        words += f" ({', '.join(done)} had ended before, with exit code 0)"
     if first.remote and first.pid is None:
         return HostUnreachable(f"{first.host} cannot be reached: {words}", remedy=f"check `ssh {first.host} true`")
     remedy = "look at what it wrote, above"

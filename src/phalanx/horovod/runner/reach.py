@@ -90,7 +90,7 @@ class _Question:
         self.name = name
         self._ssh = ssh
         self._attempts = 0
-        self._reason = "no answer in time"
+        self._reason = "no answer within --start-timeout"
         self._begin()
 
     def answer(self, deadline: float) -> Host | str | None:

@@ -187,6 +187,10 @@ class _Step:
                 known = [host.name for host in self.roster.hosts]
                 order = sorted(hosts, key=lambda host: known.index(host.name) if host.name in known else len(known))
                 self._set(hosts=tuple(order))
+                there, wanted = sum(host.slots for host in hosts), self.roster.rules.start
+                if not self.roster.started and there < wanted:
+                    few = f"{_of(there, 'slot')} so far, {wanted} to begin with"
+                    self._do(Say(f"{few}: waiting for others for {self.roster.rules.timeout_s:g} s"))
             case Ready(number=number, needs_sync=needs_sync):
                 if worker := self.roster.worker(number):
                     self._change(worker, ready_at=self.at, needs_sync=needs_sync)
