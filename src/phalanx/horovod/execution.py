@@ -18,6 +18,7 @@ from phalanx.collectives.fusion import is_plain
 from phalanx.horovod.adasum import adasum
 from phalanx.horovod.negotiation import FUSE_BELOW, Request
 
+_LONG = 4 << 20  # bytes whose sum takes longer than what it costs to wake another thread for it
 Result = Any  # a tensor, a list of tensors, (tensor, rows from each rank); None of a barrier
 
 
@@ -105,7 +106,7 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         "name": request.name,
         "prescale": request.prescale,
         "postscale": request.postscale,
-        "asynchronous": nbytes >= FUSE_BELOW,  # waking another thread takes longer than a small one
+        "asynchronous": nbytes >= _LONG,
     }
     sources: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
