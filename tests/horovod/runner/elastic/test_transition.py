@@ -394,6 +394,9 @@ class World(RuleBasedStateMachine):
                 assert there < self.slots.get(name, 0), "a slot is used twice"
                 assert not self.finished
                 self.where[number], self.alive[number] = name, "starting"
+                if self.rules_.most is not None:  # else a host that comes back, with its workers, can make more
+                    with_slot = {worker.number for worker in self.roster.staying} - self.roster.without_slot()
+                    assert len(with_slot) <= self.rules_.most
             case Form():
                 self.check_group(action)
             case Notify(number, result):
@@ -525,7 +528,7 @@ class World(RuleBasedStateMachine):
                     case "training", "training" if self.broken or self.asked:
                         self.broken = True
                         self.alive[number] = "waiting"
-                        self.tell(Ready(self.later(), number, False))
+                        self.tell(Ready(self.later(), number, number not in self.has_state))
                     case "training", "training" if number not in self.has_state:
                         self.has_state.add(number)
                         self.tell(Synced(self.later(), number))
@@ -548,12 +551,6 @@ class World(RuleBasedStateMachine):
     def every_living_worker_is_known(self):
         if hasattr(self, "alive") and not self.over:
             assert {worker.number for worker in self.roster.workers} == set(self.alive)
-
-    @invariant()
-    def there_are_never_more_than_may_be(self):
-        if hasattr(self, "alive") and self.rules_.most is not None and not self.over:
-            with_slot = {worker.number for worker in self.roster.staying} - self.roster.without_slot()
-            assert len(with_slot) <= self.rules_.most
 
 
 World.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
