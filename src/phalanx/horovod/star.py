@@ -31,7 +31,7 @@ class Star:
         try:
             if group.size > 1:
                 self._connect(group, timeout_s)
-        except BaseException:
+        except BaseException:  # raised on: what was opened is closed before
             for found in self.wires.values():
                 found.close()
             os.close(self._bell)

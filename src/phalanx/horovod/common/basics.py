@@ -69,7 +69,7 @@ class HorovodBasics:
             for process_set in wanted:
                 self._engine_or_error().add_set(process_set.ranks or [])
             _init_process_sets(wanted, self._engine_or_error().sets)
-        except BaseException:
+        except BaseException:  # raised on: half an init is none
             self.shutdown()
             raise
 

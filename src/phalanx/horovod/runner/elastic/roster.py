@@ -126,12 +126,16 @@ class Roster:
         return [worker for worker in self.staying if not worker.joined]
 
     def without_slot(self) -> set[int]:
-        """Numbers of staying workers for which the hosts have no slot any more: the youngest of each host."""
-        slots = {host.name: host.slots for host in self.hosts}
+        """Numbers of staying workers for which there is no slot any more, on their host or in all: the youngest."""
+        free = {host.name: host.slots for host in self.hosts}
+        in_all = NEVER if self.rules.most is None else self.rules.most
         found: set[int] = set()
-        for name in {worker.host for worker in self.staying}:
-            there = sorted((w for w in self.staying if w.host == name), key=lambda w: w.seniority)
-            found |= {worker.number for worker in there[slots.get(name, 0) :]}
+        for worker in sorted(self.staying, key=lambda worker: worker.seniority):
+            if free.get(worker.host, 0) > 0 and in_all > 0:
+                free[worker.host] -= 1
+                in_all -= 1
+            else:
+                found.add(worker.number)
         return found
 
     def who(self, worker: Worker) -> str:

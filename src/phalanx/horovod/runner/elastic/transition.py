@@ -345,11 +345,13 @@ class _Step:
         self._do(Say(f"group {generation}: {_of(len(chosen), 'worker')}: {_by_host(chosen)}"))
 
     def _choose(self, ready: list[Worker]) -> list[Worker]:
-        """Who has a slot before who has none, but the most senior always; no more than may be."""
+        """Who has a slot, no more than may be; and the most senior always, until others have what it has."""
         without = self.roster.without_slot()
         eldest = min(ready, key=lambda worker: worker.seniority)
         order = sorted(ready, key=lambda w: (w is not eldest, w.number in without, w.seniority))
-        return order[: self.roster.rules.most]
+        if self.roster.rules.most is None:
+            return order
+        return order[: self.roster.rules.most + (eldest.number in without)]
 
     def _state_is_lost(self) -> bool:
         """Nobody is left that has what the job has learned."""
@@ -363,15 +365,13 @@ class _Step:
         roster = self.roster
         members = [worker for worker in roster.workers if worker.number in roster.members]
         whole = bool(members) and len(members) == len(roster.members)
-        if roster.ending or not whole or any(worker.ready_at is not None for worker in members):
+        left = any(worker.ready_at is not None or worker.stop_at is not None for worker in members)
+        if roster.ending or not whole or left:
             return
         removed = {worker.number for worker in members if worker.leaving}
-        ready = [worker for worker in roster.newcomers if worker.ready_at is not None]
-        waited_s = max((self.at - worker.ready_at for worker in ready if worker.ready_at is not None), default=0.0)
-        complete = len(ready) == len(roster.newcomers) or waited_s > TOGETHER_S
-        staying = {worker.number for worker in members} - removed - roster.without_slot()
-        room = NEVER if roster.rules.most is None else roster.rules.most - len(staying)
-        added = {worker.number for worker in ready} if complete and room > 0 else set()
+        since = {worker.number: worker.ready_at for worker in roster.staying if worker.ready_at is not None}
+        complete = all(worker.number in since for worker in roster.newcomers)
+        added = set(since) if complete or self.at - min(since.values(), default=self.at) > TOGETHER_S else set()
         if (removed | added) - roster.told_of:
             result = HostUpdateResult.no_update
             result |= HostUpdateResult.removed if removed else result
@@ -404,7 +404,9 @@ class _Step:
         if roster.generation and self._state_is_lost():
             self._fail("no worker is left that has the state of the job")
             return
-        there = len(roster.survivors) + sum(worker.ready_at is not None for worker in roster.newcomers)
+        ready = [worker for worker in roster.newcomers if worker.ready_at is not None]
+        without = roster.without_slot()  # of these, the last that have the state stay: until there are hosts again
+        there = sum(worker.number not in without for worker in (*roster.survivors, *ready))
         if there >= roster.rules.least:
             self._set(short_since=None)
             return
