@@ -207,6 +207,14 @@ def test_one_that_does_not_leave_by_itself_is_stopped():
     assert job.waits(LEAVE_S + 1) == [Stop(2)]
 
 
+def test_one_that_asks_for_a_place_after_the_others_have_left_it_is_told_at_once():
+    job = training(least=1)
+    job.hosts(host("a", 1))
+    assert members(job.ready(0)) == [0]
+    assert job.ready(1) == [Leave(1, "a has no slot for it")]
+    assert job.ready(2) == [Leave(2, "a has no slot for it")]
+
+
 def test_hosts_added_and_removed_at_once_are_told_at_once():
     job = training(least=1)
     job.hosts(host("a", 3), host("b", 1))
@@ -446,6 +454,9 @@ class World(RuleBasedStateMachine):
         for action in actions:
             assert self.over is None, "nothing follows the end"
             self.do(action)
+        if not self.over:
+            in_vain = [number for number, phase in self.alive.items() if phase == "waiting" and self.leaves(number)]
+            assert not in_vain, "they wait for a place that they will not get"
 
     def do(self, action: Action) -> None:
         match action:
@@ -507,6 +518,9 @@ class World(RuleBasedStateMachine):
         worker = self.roster.worker(number)
         return worker is None or worker.leaving
 
+    def has_reason_to_leave(self, number: int) -> bool:
+        return self.broken or self.asked or number not in self.group
+
     def later(self, seconds: float = 0.1) -> float:
         self.at += seconds
         return self.at
@@ -536,10 +550,10 @@ class World(RuleBasedStateMachine):
         self.has_state.add(number)
         self.tell(Synced(self.later(), number))
 
-    @precondition(lambda self: self.group and (self.broken or self.asked))
+    @precondition(lambda self: self.group)
     @rule(data=st.data())
     def one_leaves_the_group(self, data):
-        if (number := self.some(data, "training")) is None:
+        if (number := self.some(data, "training")) is None or not self.has_reason_to_leave(number):
             return
         self.broken |= number in self.group
         self.alive[number] = "waiting"
@@ -587,7 +601,7 @@ class World(RuleBasedStateMachine):
                     case "starting", "starting":
                         self.alive[number] = "waiting"
                         self.tell(Ready(self.later(), number, True))
-                    case "training", "training" if self.broken or self.asked:
+                    case "training", "training" if self.has_reason_to_leave(number):
                         self.broken |= number in self.group
                         self.alive[number] = "waiting"
                         self.tell(Ready(self.later(), number, number not in self.has_state))

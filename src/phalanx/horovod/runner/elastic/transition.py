@@ -276,7 +276,7 @@ class _Step:
         """Those that ask for a place and get none; and once others have finished, whoever has yet to begin is ended."""
         roster = self.roster
         for worker in roster.workers:
-            ready = worker.ready_at is not None and worker.stop_at is None
+            ready = worker.ready_at is not None and worker.stop_at != NEVER  # also after the others have left it
             if roster.ending and not roster.generation and ready:
                 self._finish("has called hvd.init(), but another ended well without", roster.who(worker))
                 return
