@@ -108,3 +108,9 @@ def test_what_can_be_iterated():
 def test_torch_is_not_loaded_by_it():
     code = "import sys, phalanx.horovod.common.util as util; util.extension_available('torch'); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_scripts_find_the_check_of_extensions_where_horovod_has_it():
+    import phalanx.horovod.torch as hvd
+
+    assert hvd.check_extension is util.check_extension

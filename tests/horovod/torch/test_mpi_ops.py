@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import phalanx.horovod.torch as hvd
 from tests.horovod.crew import Crews
+from tests.processes import wait_until
 
 SIZES = [1, 2, 4]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8]
@@ -374,3 +376,60 @@ def polled() -> None:
 
 def test_a_poll_that_says_yes_is_of_tensors_that_are_reduced(crew: Crews) -> None:
     crew(2).tell(polled)
+
+
+def not_what_is_wanted() -> None:
+    some = torch.ones(2)
+    calls: list[tuple[str, Any]] = [
+        ("allreduce", lambda: hvd.allreduce([1.0, 2.0])),  # type: ignore[arg-type]
+        ("allreduce", lambda: hvd.allreduce_(3.0)),  # type: ignore[arg-type]
+        ("allreduce", lambda: hvd.grouped_allreduce([some, "two"])),  # type: ignore[list-item]
+        ("Tensor", lambda: hvd.allreduce([1.0], compression=hvd.Compression.fp16)),  # type: ignore[arg-type]
+        ("sparse_allreduce", lambda: hvd.sparse_allreduce_async(None, "x", hvd.Sum)),  # type: ignore[arg-type]
+        ("allgather", lambda: hvd.allgather([1])),  # type: ignore[arg-type]
+        ("allgather", lambda: hvd.grouped_allgather([some, 1])),  # type: ignore[list-item]
+        ("broadcast", lambda: hvd.broadcast(None, 0)),  # type: ignore[arg-type]
+        ("broadcast_parameters", lambda: hvd.broadcast_parameters([some, ("bias", 2)], root_rank=0)),
+        ("alltoall", lambda: hvd.alltoall([1])),  # type: ignore[arg-type]
+        ("reducescatter", lambda: hvd.reducescatter([1])),  # type: ignore[arg-type]
+        ("ProcessSet", lambda: hvd.allreduce(some, process_set=[0])),  # type: ignore[arg-type]
+        ("ProcessSet", lambda: hvd.barrier(0)),  # type: ignore[arg-type]
+        ("optimizer", lambda: hvd.DistributedOptimizer(some)),  # type: ignore[arg-type]
+    ]
+    for word, call in calls:
+        with pytest.raises(TypeError, match=word):
+            call()
+    with pytest.raises(ValueError, match=r"sparse_allreduce x: the tensor is not sparse"):
+        hvd.sparse_allreduce_async(some, "x", hvd.Sum)
+
+
+def test_what_is_no_tensor_or_no_process_set_is_one_error_that_says_so(crew: Crews) -> None:
+    crew(2).tell(not_what_is_wanted)
+
+
+def joined_by_two_threads(refused: Path) -> set[str]:
+    """On rank 0; rank 1 keeps it waiting until one of them was refused."""
+    if hvd.rank():
+        wait_until(refused.exists, "rank 0 is not refused")
+        return {str(hvd.join())}
+    answers: set[str] = set()
+
+    def join() -> None:
+        try:
+            answers.add(str(hvd.join()))
+        except ValueError as error:
+            answers.add(str(error))
+            refused.touch()
+
+    threads = [threading.Thread(target=join) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_a_second_join_of_a_rank_is_refused_while_the_first_waits(crew: Crews, tmp_path: Path) -> None:
+    first, second = crew(2).tell(joined_by_two_threads, tmp_path / "refused")
+    assert first == {"1", "rank 0 has joined already, and waits for the others"}
+    assert second == {"1"}

@@ -24,7 +24,10 @@ notification_manager = WorkerNotificationManager()
 
 
 class State:
-    """What all ranks have in common, in memory. `bcast_object`: gives every rank the object of rank 0."""
+    """What all ranks have in common, in memory. `bcast_object`: gives every rank the object of rank 0.
+
+    Scripts derive their own; what they leave out raises NotImplementedError, as in Horovod.
+    """
 
     def __init__(self, bcast_object: Callable[[Any], Any], get_rank: Callable[[], int]) -> None:
         self._bcast_object = bcast_object

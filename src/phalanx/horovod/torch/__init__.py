@@ -3,6 +3,7 @@
 Scripts need no change: `phalanx horovodrun` makes `import horovod.torch` mean this. docs/horovod.md says what differs.
 """
 
+from phalanx.horovod.common.util import check_extension
 from phalanx.horovod.torch import elastic
 from phalanx.horovod.torch.compression import Compression
 from phalanx.horovod.torch.functions import (
@@ -106,6 +107,7 @@ __all__ = [
     "broadcast_optimizer_state",
     "broadcast_parameters",
     "ccl_built",
+    "check_extension",
     "cross_rank",
     "cross_size",
     "cuda_built",

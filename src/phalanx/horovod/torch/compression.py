@@ -8,7 +8,10 @@ import torch
 
 
 class Compressor:
-    """What `compression=` takes: a class, or an object, with these two methods. Scripts derive their own from it."""
+    """What `compression=` takes: a class, or an object, with these two methods.
+
+    Scripts derive their own from it; what they leave out raises NotImplementedError, as in Horovod.
+    """
 
     @staticmethod
     def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -41,7 +44,7 @@ class FP16Compressor(Compressor):
 
     @staticmethod
     def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        return tensor.half() if tensor.is_floating_point() else tensor, tensor.dtype
+        return tensor.half() if torch.is_floating_point(tensor) else tensor, tensor.dtype
 
     @staticmethod
     def decompress(tensor: torch.Tensor, ctx: Any) -> torch.Tensor:

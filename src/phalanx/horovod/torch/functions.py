@@ -13,6 +13,7 @@ import cloudpickle
 import torch
 from torch import Tensor
 
+from phalanx.horovod.torch.handles import only_tensors
 from phalanx.horovod.torch.mpi_ops import (
     ProcessSet,
     allgather,
@@ -30,7 +31,8 @@ _LENGTH = 8  # bytes of a length before each object, negative before a reason wh
 def broadcast_parameters(params: dict[str, Any] | Sequence[Any], root_rank: int) -> None:
     """Give every rank the tensors of `root_rank`, in place: `model.state_dict()`, or a list of parameters.
 
-    Of a list, elements may be (name, tensor). Raises ValueError for anything else, as iterators are.
+    Of a list, elements may be (name, tensor). Raises ValueError for anything else, as iterators are; TypeError for what
+    is no tensor in them.
     """
     if isinstance(params, dict):
         named = sorted(params.items())
@@ -38,6 +40,7 @@ def broadcast_parameters(params: dict[str, Any] | Sequence[Any], root_rank: int)
         named = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
     else:
         raise ValueError(f"invalid params of type: {type(params)}; model.state_dict(), or a list, is wanted")
+    only_tensors("broadcast_parameters", (tensor for _, tensor in named))
     # Dense in the order of its dimensions: another rank's may have another layout.
     dense = [tensor.detach().contiguous() for _, tensor in named]
     handles = [broadcast_async_(same, root_rank, name) for same, (name, _) in zip(dense, named, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,11 +32,15 @@ def submit(
     splits: list[int] | None = None,
     **how: Any,
 ) -> int:
-    """Announce an operation; its handle. `prefix`: before the name, if not `kind`; `how`: more fields of Request."""
+    """Announce an operation; its handle. `prefix`: before the name, if not `kind`; `how`: more fields of Request.
+
+    Raises TypeError for what is no tensor or no process set, ValueError for those that will not do.
+    """
     engine = basics.engine
     members_of(process_set)
     number = process_set.process_set_id or 0
     device = "cpu"
+    only_tensors(kind, tensors)
     for tensor in tensors:
         if tensor.is_sparse:
             raise ValueError(f"{kind} {name or ''}: a sparse tensor; use sparse_allreduce_async, or tensor.to_dense()")
@@ -78,8 +82,17 @@ def forget_handles() -> None:
     _operations.clear()
 
 
+def only_tensors(what: str, given: Iterable[object]) -> None:
+    """Raises TypeError for anything else. `what`: where it was given."""
+    for each in given:
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{what}: a torch.Tensor is wanted, not {each!r:.60} ({type(each).__name__})")
+
+
 def members_of(process_set: ProcessSet) -> tuple[int, ...]:
     """The ranks of a set. Raises ValueError for one that is not known, and for one that this process is not in."""
+    if not isinstance(process_set, ProcessSet):
+        raise TypeError(f"a hvd.ProcessSet is wanted, not {process_set!r}")
     if process_set.process_set_id is None:
         raise ValueError(f"{process_set} is not known: give it to hvd.init() or hvd.add_process_set()")
     engine = basics.engine
@@ -92,8 +105,11 @@ def members_of(process_set: ProcessSet) -> tuple[int, ...]:
 
 
 def differentiable(tensors: Sequence[Tensor], change: Change, give_back: Change) -> list[Tensor]:
-    """`change(tensors)`, through which gradients flow as `give_back` says. Integers of the result have none."""
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+    """`change(tensors)`, through which gradients flow as `give_back` says. Integers of the result have none.
+
+    What is no tensor is left to `change`, which refuses it.
+    """
+    if not (torch.is_grad_enabled() and any(getattr(each, "requires_grad", False) for each in tensors)):
         return list(change(tensors))
     return list(_Collective.apply(change, give_back, *tensors))  # type: ignore[no-untyped-call]
 

@@ -12,7 +12,7 @@ from phalanx.horovod.common.basics import basics as _basics
 from phalanx.horovod.common.exceptions import HorovodInternalError
 from phalanx.horovod.common.process_sets import ProcessSet, global_process_set
 from phalanx.horovod.torch.compression import Compression
-from phalanx.horovod.torch.handles import differentiable, members_of, submit, synchronize
+from phalanx.horovod.torch.handles import differentiable, members_of, only_tensors, submit, synchronize
 
 Average = _basics.Average
 Sum = _basics.Sum
@@ -121,6 +121,7 @@ def alltoall_async(
 
     `splits` is int32, one a rank, and adds up to the first dimension at most. ValueError for others.
     """
+    only_tensors("alltoall", [tensor])
     members = members_of(process_set)
     rows = tensor.shape[0] if tensor.ndim else 0
     if splits is None:

@@ -35,7 +35,7 @@ from phalanx.horovod.torch.mpi_ops import (
 from phalanx.horovod.torch.wrapping import Distributed, Gradient, wrapped
 from phalanx.horovod.variables import Variables
 
-_MOST_TOGETHER = 32  # small gradients in one operation, which waits for the last of them
+_MOST_TOGETHER = 500  # small gradients in one operation, which waits for the last of them
 
 
 class Batch:
@@ -272,13 +272,13 @@ def _small_ones_together(gradients: list[Gradient], below: int) -> list[list[Gra
     open_ones: dict[tuple[torch.dtype, torch.device], tuple[list[Gradient], int]] = {}
     for gradient in sorted(gradients, key=lambda gradient: _as_counted(gradient.name)):
         parameter = gradient.parameter
-        if parameter.nbytes >= below:
+        if parameter.nbytes >= below * 48:
             made.append([gradient])
             continue
         kind = parameter.dtype, parameter.device
         batch, nbytes = open_ones.get(kind, ([], 0))
         nbytes += parameter.nbytes
-        if not batch or nbytes > below or len(batch) == _MOST_TOGETHER:
+        if not batch or nbytes > below * 48 or len(batch) == _MOST_TOGETHER:
             batch, nbytes = [], parameter.nbytes
             made.append(batch)
         batch.append(gradient)

@@ -12,7 +12,7 @@ from phalanx.horovod.common.basics import basics as _basics
 from phalanx.horovod.common.process_sets import ProcessSet, global_process_set
 from phalanx.horovod.common.util import get_average_backwards_compatibility_fun, num_rank_is_power_2
 from phalanx.horovod.torch.compression import Compression
-from phalanx.horovod.torch.handles import differentiable, submit, synchronize
+from phalanx.horovod.torch.handles import differentiable, only_tensors, submit, synchronize
 from phalanx.horovod.torch.moves import allgather_async
 
 Average = _basics.Average
@@ -178,6 +178,9 @@ def sparse_allreduce_async(
     tensor: Tensor, name: str, op: int, process_set: ProcessSet = global_process_set
 ) -> Callable[[], Tensor]:
     """Gather the rows of all ranks' sparse `tensor`; what it returns waits for their sum, or average, as one."""
+    only_tensors("sparse_allreduce", [tensor])
+    if not tensor.is_sparse:
+        raise ValueError(f"sparse_allreduce {name}: the tensor is not sparse; use allreduce_async")
     indices = allgather_async(tensor._indices().t().contiguous(), f"{name}.indices", process_set)
     values = allgather_async(tensor._values(), f"{name}.values", process_set)
 

@@ -6,6 +6,7 @@ A hook counts backward passes, and says when a gradient is ready; what is done w
 from __future__ import annotations
 
 import weakref
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +41,7 @@ class Gradient:
 
 
 class Distributed(Base):
-    """Methods that come before those of the script's optimizer."""
+    """Methods that come before those of the script's optimizer, whose metaclass it must not change: it is no ABC."""
 
     backward_passes_per_step: int
     _compression: Any
@@ -85,8 +86,9 @@ class Distributed(Base):
         if gradient.left == 0:
             self._ready(gradient)
 
+    @abstractmethod
     def _ready(self, gradient: Gradient) -> None:
-        raise NotImplementedError
+        """All backward passes for it are done."""
 
     def _start_over(self) -> None:
         """As before the first backward pass: nothing is under way."""
@@ -124,15 +126,17 @@ class Distributed(Base):
             self._parameter_names.setdefault(parameter, _without_name(group, place))
         self._add(group)
 
-    def _add(self, group: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _distribute(self, *args: Any, **kwargs: Any) -> None:
+        """In the place of `__init__`, which was the script's own: `_begin_to_watch`, then `_watch` each group."""
 
+    @abstractmethod
     def _settings(self) -> dict[str, Any]:
         """Arguments of `_distribute` that make such an optimizer again."""
-        raise NotImplementedError
 
-    def _distribute(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, group: int) -> None:
+        """This parameter group is new."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as the script's own optimizer, which is wrapped again where it comes to life."""
@@ -144,8 +148,10 @@ def wrapped(kind: type[Kind], optimizer: Base) -> Kind:
     """`optimizer` with the methods of `kind` before its own.
 
     It keeps all of it: state, options, hooks. Parameter groups are the very same, so that a learning-rate schedule
-    of the one is one of the other. Raises ValueError for one that is distributed already.
+    of the one is one of the other. Raises ValueError for one that is distributed already, TypeError for none.
     """
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"an optimizer of torch is wanted, not {optimizer!r:.60} ({type(optimizer).__name__})")
     if isinstance(optimizer, Distributed):
         raise ValueError("this optimizer is a DistributedOptimizer already")
     script = type(optimizer)

@@ -14,7 +14,7 @@ from phalanx.horovod.torch.mpi_ops import rank
 
 
 class StateHandler:
-    """Keeps one object of a state. Of your own: `set_handler_registry`."""
+    """Keeps one object of a state. Of your own: `set_handler_registry`; NotImplementedError is Horovod's."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
