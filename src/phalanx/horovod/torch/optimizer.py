@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from phalanx.horovod.common.util import split_list
-from phalanx.horovod.negotiation import FUSE_BELOW
 from phalanx.horovod.torch.adasum_optimizer import _DistributedAdasumOptimizer
 from phalanx.horovod.torch.compression import Compression
 from phalanx.horovod.torch.functions import broadcast_object
@@ -35,7 +34,7 @@ from phalanx.horovod.torch.mpi_ops import (
 from phalanx.horovod.torch.wrapping import Distributed, Gradient, wrapped
 from phalanx.horovod.variables import Variables
 
-_MOST_TOGETHER = 500  # small gradients in one operation, which waits for the last of them
+_TOGETHER = 12 << 20  # bytes of gradients in one operation, which waits for the last of them
 
 
 class Batch:
@@ -78,7 +77,7 @@ class _DistributedOptimizer(Distributed):
         self._should_synchronize = True
         _refuse_strange_groups(groups)
         variables = Variables.from_environment(os.environ)  # the launcher gives all ranks the same
-        self._fuse_below = min(FUSE_BELOW, variables.fusion_threshold)
+        self._together_bytes = min(_TOGETHER, variables.fusion_threshold)
         # Alone there is nothing to reduce; but others may come to an elastic job.
         self._reduces = bool(self.process_set.included()) and (size() > 1 or variables.elastic)
         if self._reduces:
@@ -90,7 +89,7 @@ class _DistributedOptimizer(Distributed):
         trained = [gradient for gradient in gradients if gradient.required]
         frozen = [[gradient] for gradient in gradients if not gradient.required]
         if self._groups is None:
-            return _small_ones_together(trained, self._fuse_below) + frozen
+            return _neighbours_together(trained, self._together_bytes) + frozen
         if isinstance(self._groups, int):
             return [list(group) for group in split_list(self._in_one_order(trained), self._groups) if group] + frozen
         by_parameter = {gradient.parameter: gradient for gradient in trained}
@@ -266,19 +265,19 @@ class _DistributedOptimizer(Distributed):
         }
 
 
-def _small_ones_together(gradients: list[Gradient], below: int) -> list[list[Gradient]]:
-    """Announcing an operation takes longer than sending few bytes. By name: ranks may have them in another order."""
+def _neighbours_together(gradients: list[Gradient], limit_bytes: int) -> list[list[Gradient]]:
+    """As DDP's buckets: announcing an operation takes longer than sending some bytes.
+
+    Ranks may have them in another order, so neighbours are those by name.
+    """
     made: list[list[Gradient]] = []
     open_ones: dict[tuple[torch.dtype, torch.device], tuple[list[Gradient], int]] = {}
     for gradient in sorted(gradients, key=lambda gradient: _as_counted(gradient.name)):
         parameter = gradient.parameter
-        if parameter.nbytes >= below * 48:
-            made.append([gradient])
-            continue
         kind = parameter.dtype, parameter.device
         batch, nbytes = open_ones.get(kind, ([], 0))
         nbytes += parameter.nbytes
-        if not batch or nbytes > below * 48 or len(batch) == _MOST_TOGETHER:
+        if not batch or nbytes > limit_bytes:
             batch, nbytes = [], parameter.nbytes
             made.append(batch)
         batch.append(gradient)
