@@ -84,7 +84,8 @@ def real(python: str | None) -> Launcher:
     except OSError as error:
         raise HorovodMissing(str(error)) from error
     if asked.returncode:
-        raise HorovodMissing(f"{python} cannot import it: {asked.stderr.strip().splitlines()[-1]}")
+        words = asked.stderr.strip().splitlines() or [f"it ended with {asked.returncode}"]  # a signal says nothing
+        raise HorovodMissing(f"{python} cannot import it: {words[-1]}")
     horovod, torch = asked.stdout.split()
     launcher = str(Path(python).parent / "horovodrun")
     command = [python, launcher, "-np", str(RANKS), "--gloo", python, "-m"]

@@ -95,7 +95,7 @@ _LEFT_OUT = (
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks horovod-upstream", description=__doc__)
     parser.add_argument("--checkout", type=Path, required=True, help=f"horovod/horovod, tag v{VERSION}")
-    parser.add_argument("--ranks", default="2,4", help="on how many, each in turn [default: 2,4]")
+    parser.add_argument("--ranks", type=_numbers, default="2,4", help="on how many, each in turn [default: 2,4]")
     parser.add_argument("--only", default="", help="of the files, those whose path has this in it")
     parser.add_argument("--aside", default="", help="run what failed again without these classes: torch.optim.Muon")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for a test or a script [default: 120]")
@@ -107,10 +107,18 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     version = parsed.checkout / "horovod" / "__init__.py"
     if not version.exists() or f"'{VERSION}'" not in version.read_text():
         parser.error(f"{parsed.checkout} is no checkout of Horovod {VERSION}")
+    if parsed.write:
+        try:
+            between_marks(parsed.write.read_text(), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--write {parsed.write}: {error}")
     parsed.checkout = parsed.checkout.resolve()
-    parsed.ranks = [int(ranks) for ranks in parsed.ranks.split(",")]
     parsed.launcher = parsed.launcher.split() or [str(Path(sys.executable).with_name("phalanx")), "horovodrun"]
     return parsed
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def progress(text: str) -> None:
@@ -129,7 +137,7 @@ def judge(parsed: argparse.Namespace, scratch: Path) -> Report:
 
 def _tests(how: How, parsed: argparse.Namespace) -> tuple[list[FileRun], list[FileRun]]:
     """All of them, and once more, with the classes set aside, those that failed."""
-    aside = How(how.launcher, how.python, how.scratch, how.limit_s, parsed.aside)
+    aside = replace(how, aside=parsed.aside)
     files: list[FileRun] = []
     again: list[FileRun] = []
     for path, others in TESTS.items():

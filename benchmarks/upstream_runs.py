@@ -248,9 +248,14 @@ def _agreed(
 def _cause(frames: Sequence[Sequence[Any]], path: str) -> str:
     """Whose code raised it: the test's own, a library's that the test called without us, or ours."""
     file, line = frames[-1]
-    shown = re.sub(r"^.*/(?:site-packages|src)/", "", str(file))
+    shown = _shown(file)
     if str(file).endswith(path):
         return "the test's own check"
-    if any("/phalanx/" in str(each) for each, _ in frames):
+    if any(_shown(each).startswith("phalanx/") for each, _ in frames):
         return f"ours, {shown}:{line}"
-    return f"{shown.partition('/')[0]}{_ITSELF}{shown}:{line}"
+    return f"{shown.partition('/')[0] or 'Python'}{_ITSELF}{shown}:{line}"
+
+
+def _shown(file: str) -> str:
+    """From the package on: the folders above it may have any name, also ours."""
+    return re.sub(r"^.*/(?:site-packages|src)/", "", file)

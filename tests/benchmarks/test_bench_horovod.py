@@ -51,6 +51,8 @@ def test_a_horovod_that_is_not_there_is_told_with_the_reason() -> None:
         bench_horovod.real(sys.executable)
     with pytest.raises(HorovodMissing, match="/nowhere/python"):
         bench_horovod.real("/nowhere/python")
+    with pytest.raises(HorovodMissing, match="cannot import it: it ended with 1"):
+        bench_horovod.real("/bin/false")
 
 
 @pytest.mark.parametrize(("name", "classes"), [("conv", CLASSES), ("gpt", VOCABULARY)])

@@ -69,6 +69,8 @@ if sys.argv[1] == "fail":
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
+    """In a folder that has our name, as many a clone has: what fails below it is not ours for that."""
+    directory = tmp_path / "phalanx" / "horovod"
     files = {
         "horovod/__init__.py": "__version__ = '0.28.1'\n",
         "test/parallel/test_torch.py": TESTS,
@@ -77,10 +79,10 @@ def checkout(tmp_path: Path) -> Path:
         "examples/one.py": SCRIPT,
     }
     for name, text in files.items():
-        file = tmp_path / "checkout" / name
+        file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    return tmp_path / "checkout"
+    return directory
 
 
 @pytest.fixture
@@ -110,6 +112,7 @@ def test_each_test_has_one_outcome_of_all_ranks_and_the_others_go_on(checkout: P
     assert found["b_fails_on_one"].line == lines['assert RANK == 0, "only rank 0 is right"']
     assert found["d_skips_on_one"].reason == "passed on rank 0, skipped on rank 1"
     assert found["e_breaks_a_library"].line == lines["colorsys.rgb_to_hls(None, 0, 0)"]
+    assert found["e_breaks_a_library"].cause.startswith("Python itself, ")
     assert "colorsys.py" in found["e_breaks_a_library"].cause
     assert [each.test for each in run.outcomes if each.by_a_library] == ["Tests::test_e_breaks_a_library"]
     assert "hung" in found["f_hangs"].reason
@@ -183,6 +186,18 @@ def test_a_directory_that_is_no_checkout_is_refused(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit):
         entry.main(["horovod-upstream", "--checkout", str(tmp_path)])
     assert "is no checkout of Horovod 0.28.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--write", __file__], f"the page has no {BEGIN}"), (["--ranks", "two"], "argument --ranks: invalid")],
+)
+def test_what_would_fail_at_the_end_is_refused_before_anything_runs(
+    checkout: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--checkout", str(checkout), *given])
+    assert said in capsys.readouterr().err
 
 
 def test_the_command_prints_the_tables_and_keeps_all_outcomes(
