@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.horovod.coordinator import Coordinator, decode, encode
-from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets
+from phalanx.horovod.negotiation import End, Fail, Joined, Negotiation, Request, Response, Run, Sets, width
 from phalanx.horovod.stall import Stalls
 from phalanx.horovod.wire import Plain
 
@@ -151,6 +152,21 @@ def test_sets_are_made_removed_and_fail_what_waits_in_them() -> None:
     negotiation.announce(2, asked("late", process_set=1))
     assert isinstance(negotiation.take()[0], Fail)
     assert change("add set", 1) == [Sets({0: (0, 1, 2), 2: (1,)}, "add set", 2)]  # an id is never used again
+
+
+def test_elements_are_as_wide_as_torchs() -> None:
+    dtypes = [found for found in vars(torch).values() if isinstance(found, torch.dtype) and not _is_odd(found)]
+    assert len(dtypes) > 20
+    for dtype in dtypes:
+        assert width(str(dtype).removeprefix("torch.")) == dtype.itemsize, dtype
+
+
+def _is_odd(dtype: torch.dtype) -> bool:
+    """Of no use in sums: quantized, and integers of fewer bits than a byte."""
+    name = str(dtype)
+    return (
+        "qint" in name or "quint" in name or any(f"int{bits}" == name.split(".")[1].lstrip("u") for bits in range(1, 8))
+    )
 
 
 def test_a_name_that_waits_in_two_sets_is_shown_twice() -> None:

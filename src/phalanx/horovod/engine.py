@@ -33,7 +33,7 @@ log = logging.getLogger("phalanx.horovod")
 
 _LOOK_S = 0.02  # how often what is under way is looked at while nobody waits for it
 _ENOUGH = 8 << 20  # bytes that are worth an operation of their own, while backward computes others
-_MOST_SEEN, _MOST_NUMBERS = 4096, 1 << 16  # names that are remembered
+_MOST_SEEN, _MOST_NUMBERS = 1 << 16, 1 << 16  # names that are remembered
 _STALLS_S = 1.0  # how often rank 0 looks for who keeps the others waiting
 _LEAVE_S = 10.0  # for the others to leave as well
 JOIN = Request("barrier", "join")
@@ -81,7 +81,7 @@ class Engine:
                     "give each operation a name of its own, or wait for the first"
                 )
             self._in_flight[key] = operation
-            self._announce(request)
+            self._announce(operation)
 
     def wait(self, operation: Operation) -> Any:
         """Its result. Raises HorovodInternalError, which names the ranks that are to blame."""
@@ -185,8 +185,9 @@ class Engine:
 
     # Announcements
 
-    def _announce(self, request: Request) -> None:
-        self._outbox.append(self._said(request))
+    def _announce(self, operation: Operation) -> None:
+        request = operation.request
+        self._outbox.append(request.encode() if operation.unnamed else self._said(request))
         self._waiting_bytes += request.nbytes
         if self._waiting_bytes >= _ENOUGH or time.monotonic() - self._sent_at >= self._cycle_s:
             self._flush()
@@ -194,7 +195,7 @@ class Engine:
             self._star.ring()  # the thread sends it at the end of the cycle
 
     def _said(self, request: Request) -> Plain:
-        """Its number, if it has one: what has no name of its own, or changes each time, is described each time."""
+        """Its number, from the second time on that it is announced alike."""
         key = request.process_set, request.name
         known = self._numbers.get(key)
         if known is not None and known[0] == request:

@@ -19,6 +19,7 @@ from phalanx.horovod.adasum import adasum
 from phalanx.horovod.negotiation import FUSE_BELOW, Request
 
 _LONG = 4 << 20  # bytes whose sum takes longer than what it costs to wake another thread for it
+
 Result = Any  # a tensor, a list of tensors, (tensor, rows from each rank); None of a barrier
 
 
@@ -33,6 +34,7 @@ class Operation:
     tensors: Sequence[torch.Tensor] = ()
     in_place: bool = False
     grouped: bool = False
+    unnamed: bool = False  # its name will not come again
     splits: list[int] | None = None
     work: Work | None = None
     result: Result = None
@@ -115,8 +117,11 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         operation.result = made if operation.grouped else made[0]
         sources += operation.tensors
         targets += made
-    small = [index for index, tensor in enumerate(sources) if tensor.nbytes < FUSE_BELOW]
-    together = small if len(small) > 1 else []
+    small: dict[torch.dtype, list[int]] = {}
+    for index, tensor in enumerate(sources):
+        if tensor.nbytes < FUSE_BELOW:
+            small.setdefault(tensor.dtype, []).append(index)
+    together = [indices for indices in small.values() if len(indices) > 1]
     tickets: list[int] = []
     packed: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
 
@@ -126,10 +131,10 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         packed.append((flat, [targets[index] for index in indices]))
 
     with torch.no_grad():
-        if together:
-            pack(together)
+        for indices in together:
+            pack(indices)
         # Flat ones only: another rank's tensor may have another layout.
-        for index in sorted({*range(len(sources))}.difference(together)):
+        for index in sorted({*range(len(sources))}.difference(*together)):
             source, target = sources[index].detach(), targets[index].detach()
             if is_plain(source) and is_plain(target):
                 tickets.append(group.transport.allreduce(source.view(-1), output=target.view(-1), **how))

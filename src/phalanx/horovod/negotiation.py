@@ -8,6 +8,7 @@ under its name on all of them, and nothing else is touched.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,7 @@ from phalanx.horovod.wire import Plain
 Kind = Literal["allreduce", "allgather", "broadcast", "alltoall", "reducescatter", "barrier", "add set", "remove set"]
 
 FUSE_BELOW = 256 << 10  # bytes: where copying costs more than another operation
-_BYTES = {"int64": 8, "float64": 8, "complex64": 8, "complex128": 16, "int16": 2, "float16": 2, "bfloat16": 2}
-_BYTE_WIDE = ("bool", "int8", "uint8", "float8")
+_BITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,9 @@ def shown(process_set: int, name: str) -> str:
 
 
 def width(dtype: str) -> int:
-    """Bytes of an element."""
-    return 1 if dtype.startswith(_BYTE_WIDE) else _BYTES.get(dtype, 4)
+    """Bytes of an element, by torch's name: float32, complex64, float8_e4m3fn, bool."""
+    bits = _BITS.search(dtype)
+    return max(int(bits[0]) // 8, 1) if bits else 1
 
 
 def _comparable(request: Request) -> object:

@@ -360,6 +360,21 @@ def layouts_that_horovod_refuses() -> None:
     assert parameter.tolist() == [float(size)] * 3
 
 
+def several_dtypes_at_once() -> None:
+    rank, size = hvd.rank(), hvd.size()
+    large = 2**53 - 1 - size  # which no float32 and no sum in float64 would keep
+    given = [torch.tensor([large + rank]), torch.tensor([0.5]), torch.tensor([1], dtype=torch.uint8),
+             torch.tensor([large]), torch.tensor([0.25]), torch.ones(90_000, dtype=torch.float64)]  # fmt: skip
+    found = hvd.grouped_allreduce(given, op=hvd.Max)
+    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in given]
+    assert [tensor[0].item() for tensor in found] == [large + size - 1, 0.5, 1, large, 0.25, 1.0]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_group_of_tensors_of_several_dtypes(crew: Crews, size: int) -> None:
+    crew(size).tell(several_dtypes_at_once)
+
+
 def test_tensors_of_any_layout(crew: Crews) -> None:
     crew(2).tell(layouts_that_horovod_refuses)
 

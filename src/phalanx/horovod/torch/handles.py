@@ -49,7 +49,7 @@ def submit(
     full_name = f"{prefix}.{name or engine.automatic_name(prefix, number)}"
     described = tuple((_DTYPES[tensor.dtype], tuple(tensor.shape)) for tensor in tensors)
     request = Request(kind, full_name, number, device=device, tensors=described, **how)
-    operation = Operation(request, tensors, in_place, grouped, splits)
+    operation = Operation(request, tensors, in_place, grouped, unnamed=not name, splits=splits)
     engine.submit(operation)
     handle = next(_numbers)
     _operations[handle] = operation
