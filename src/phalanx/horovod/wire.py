@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import multiprocessing.connection as mp
 import os
-import select
+import queue
 import socket
 import struct
 import threading
@@ -23,6 +23,7 @@ from phalanx.foundation import PhalanxError
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
 MOST_BYTES = 64 << 20
+MOST_AT_ONCE = 64  # whose proofs are waited for
 _HANDSHAKE_S = 5.0  # for the other end to prove itself
 _AGAIN_S = 0.02
 
@@ -110,38 +111,79 @@ class Wire:
             self._socket.detach()
             self._connection.close()
 
+    def __del__(self) -> None:
+        self.close()  # else both would close the descriptor, which may be another's by then
+
 
 class Listener:
-    """Where others connect. `address` is what `connect` takes."""
+    """Where others connect. `address` is what `connect` takes.
+
+    Everybody who comes is asked for a proof at once, in a thread each, so that a stranger who is silent keeps nobody
+    waiting; beyond MOST_AT_ONCE of them the next wait until one has been sent away.
+    """
 
     def __init__(self, sock: socket.socket, address: str, key: bytes) -> None:
-        self._socket = sock
         self.address = address
+        self._socket = sock
         self._key = key
+        self._proved: queue.SimpleQueue[Wire | None] = queue.SimpleQueue()  # None: closed
+        self._room = threading.Semaphore(MOST_AT_ONCE)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        threading.Thread(target=self._open_the_door, name="phalanx-door", daemon=True).start()
 
     def accept(self, timeout_s: float | None = None) -> Wire | None:
-        """The next that knows the key; None when none came within `timeout_s`, or who came did not know it."""
+        """The next that knows the key; None when there was none within `timeout_s`. Raises WireClosed after `close`."""
         try:
-            self._socket.settimeout(timeout_s)
-            accepted, _ = self._socket.accept()
-        except TimeoutError:
+            found = self._proved.get(timeout=timeout_s)
+        except queue.Empty:
             return None
-        except OSError as error:
-            raise WireClosed(f"no longer listening at {self.address}: {error.strerror or error}") from error
-        try:
-            return _prove(accepted, self._key, listening=True)
-        except WireError:
-            return None
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
+        if found is None:
+            self._proved.put(None)  # for whoever asks next
+            raise WireClosed(f"no longer listening at {self.address}")
+        return found
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. Who waits in `accept` is told; who has come and was not accepted is sent away."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        _hang_up(self._socket)  # which wakes the thread at the door
         self._socket.close()
         if self.address.startswith("unix:"):
             with contextlib.suppress(OSError):
                 os.unlink(self.address.removeprefix("unix:"))
+        with contextlib.suppress(queue.Empty):
+            while found := self._proved.get_nowait():
+                found.close()
+        self._proved.put(None)
+
+    def _open_the_door(self) -> None:
+        while True:
+            self._room.acquire()
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                if self._is_closed:
+                    return
+                time.sleep(_AGAIN_S)  # such as no descriptor left for one more
+                self._room.release()
+                continue
+            threading.Thread(target=self._ask, args=(sock,), name="phalanx-visitor", daemon=True).start()
+
+    def _ask(self, sock: socket.socket) -> None:
+        try:
+            found = _prove(sock, self._key, _HANDSHAKE_S, listening=True)
+        except WireError:
+            return
+        finally:
+            self._room.release()
+        with self._lock:
+            if not self._is_closed:
+                self._proved.put(found)
+                return
+        found.close()
 
 
 def listen(where: str, key: bytes) -> Listener:
@@ -181,7 +223,7 @@ def connect(address: str, key: bytes, timeout_s: float) -> Wire:
                 raise WireTimeout(f"nobody answers at {address} within {timeout_s:g} s: {reason}") from error
             time.sleep(_AGAIN_S)
             continue
-        return _prove(sock, key, listening=False)
+        return _prove(sock, key, max(deadline - time.monotonic(), _HANDSHAKE_S), listening=False)
 
 
 def _open(address: str, timeout_s: float) -> socket.socket:
@@ -196,41 +238,36 @@ def _open(address: str, timeout_s: float) -> socket.socket:
     return sock
 
 
-def _prove(sock: socket.socket, key: bytes, *, listening: bool) -> Wire:
+def _prove(sock: socket.socket, key: bytes, within_s: float, *, listening: bool) -> Wire:
     """Each end challenges the other. A stranger that says nothing, or too slowly, is dropped."""
-    sock.setblocking(True)
-    watch = socket.socket(fileno=os.dup(sock.fileno()))
-    patience = threading.Timer(_HANDSHAKE_S, _hang_up, (watch,))
-    patience.daemon = True
-    patience.start()
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection = mp.Connection(sock.detach())
+    deadline = time.monotonic() + within_s
     steps = [mp.deliver_challenge, mp.answer_challenge]
-    try:
-        for step in steps if listening else reversed(steps):
-            step(connection, key)
-    except (multiprocessing.AuthenticationError, EOFError, OSError, ValueError, AssertionError) as error:
-        connection.close()
-        raise WireError("who is at the other end does not know the key of this job") from error
-    finally:
-        patience.cancel()
-        watch.close()
-    return Wire(connection)
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as after:
+        undo.callback(sock.close)
+        try:
+            sock.setblocking(True)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            watch = after.enter_context(sock.dup())
+            patience = threading.Timer(within_s, _hang_up, (watch,))
+            patience.daemon = True
+            patience.start()
+            after.callback(patience.cancel)
+            connection = undo.enter_context(mp.Connection(sock.detach()))
+            for step in steps if listening else reversed(steps):
+                step(connection, key)
+        except (multiprocessing.AuthenticationError, EOFError, OSError, ValueError, AssertionError) as error:
+            if time.monotonic() >= deadline:
+                raise WireTimeout(f"who is at the other end proved nothing within {within_s:g} s") from error
+            raise WireError("who is at the other end does not know the key of this job") from error
+        undo.pop_all()
+        return Wire(connection)
 
 
 def _hang_up(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def readable(descriptors: list[int], timeout_s: float | None) -> list[int]:
-    """Which of them can be read from now, or within `timeout_s`."""
-    poller = select.poll()
-    for descriptor in descriptors:
-        poller.register(descriptor, select.POLLIN)
-    return [found for found, _ in poller.poll(None if timeout_s is None else max(timeout_s, 0) * 1000)]
 
 
 def _host_and_port(where: str) -> tuple[str, int]:

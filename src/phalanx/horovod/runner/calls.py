@@ -77,17 +77,14 @@ class Calls:
         self._listener = wire.listen(where, key.encode())
         self.address = self._listener.address
         self._thread = threading.Thread(target=self._accept, name="calls", daemon=True)
-        self._bell = os.eventfd(0)  # rung at the end
 
     def __enter__(self) -> Calls:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.eventfd_write(self._bell, 1)
-        self._thread.join()
         self._listener.close()
-        os.close(self._bell)
+        self._thread.join()
 
     def result(self, rank: int) -> object:
         """What the function returned there. Raises PhalanxError when the process ended without saying."""
@@ -105,8 +102,8 @@ class Calls:
         return None
 
     def _accept(self) -> None:
-        while self._bell not in wire.readable([self._bell, self._listener.fileno()], None):
-            if found := self._listener.accept():
+        with contextlib.suppress(wire.WireClosed):  # at the end
+            while found := self._listener.accept():
                 threading.Thread(target=self._serve, args=(found,), daemon=True).start()
 
     def _serve(self, process: wire.Wire) -> None:

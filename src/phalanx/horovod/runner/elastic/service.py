@@ -71,10 +71,9 @@ class Service:
         threading.Thread(target=self._accept_all, args=(listener,), name="workers", daemon=True).start()
 
     def _accept_all(self, listener: wire.Listener) -> None:
-        with contextlib.suppress(wire.WireClosed, ValueError):  # closed: the job has ended
-            while True:
-                if found := listener.accept():
-                    threading.Thread(target=self._serve, args=(found,), name="worker", daemon=True).start()
+        with contextlib.suppress(wire.WireClosed):  # the job has ended
+            while found := listener.accept():
+                threading.Thread(target=self._serve, args=(found,), name="worker", daemon=True).start()
 
     def _serve(self, found: Wire) -> None:
         with contextlib.closing(found), contextlib.suppress(wire.WireError):
