@@ -8,12 +8,14 @@ from sphinx.application import Sphinx
 
 import phalanx
 
-PAGE = """# {room}
-
+HEAD = "# {room}\n"
+FACE = """
 ```{{eval-rst}}
-.. automodule:: phalanx.{room}
+.. automodule:: phalanx.{face}
 ```
 """
+# Scripts import these of a room as well.
+MORE_FACES = {"horovod": ("horovod.torch", "horovod.torch.elastic")}
 
 
 def write_pages(app: Sphinx) -> None:
@@ -26,7 +28,8 @@ def write_pages(app: Sphinx) -> None:
             page.unlink()
     for room in rooms:
         page = pages / f"{room}.md"
-        text = PAGE.format(room=room)
+        faces = (room, *MORE_FACES.get(room, ()))
+        text = HEAD.format(room=room) + "".join(FACE.format(face=face) for face in faces)
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
 
