@@ -202,6 +202,13 @@ def test_the_rank_that_failed_first_is_named_and_not_those_that_followed():
         (["-np", "2", "-H", "localhost", "true"], "'localhost' is no host with its slots"),
         (["-np", "2", "-hostfile", "/no/such", "true"], "/no/such: cannot be read: No such file or directory"),
         (["-np", "1", "--cycle-time-ms", "-1", "true"], "--cycle-time-ms is -1.0"),
+        (["-np", "0", "true"], "--num-proc is 0"),
+        (["-np", "3", "--max-np", "2", "true"], "--max-np 2 is less than -np 3"),
+        (["-np", "1", "--min-np", "2", "true"], "2 processes were asked for, but there is 1 slot (localhost:1)"),
+        (
+            ["-np", "3", "--min-np", "1", "-H", "localhost:2", "true"],
+            "3 processes were asked for, but there are 2 slots (localhost:2)",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_message_and_starts_nothing(arguments, said):

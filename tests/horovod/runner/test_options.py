@@ -102,6 +102,8 @@ def test_nothing_is_told_that_was_not_asked_for():
         ("cycle_time_ms", "soon", "give a number"),
         ("timeline_filename", 3, "give a text"),
         ("log_level", "LOUD", "give one of TRACE, DEBUG"),
+        ("num_proc", 0, "--num-proc is 0\n  To do: give 1 or more"),
+        ("start_timeout", 0, "--start-timeout is 0\n  To do: give 1 or more"),
         ("min_num_proc", 0, "--min-num-proc is 0\n  To do: give 1 or more"),
         ("cooldown_range", (1, -1), "--blacklist-cooldown-range is -1"),
     ],
@@ -207,6 +209,15 @@ def test_a_job_with_a_discovery_script_or_a_least_size_is_elastic():
     assert not settle({"num_proc": 3, "max_num_proc": 4}, {}).elastic
 
 
+@pytest.mark.parametrize("elastic", [{}, {"min_num_proc": 1}, {"host_discovery_script": "./hosts.sh"}])
+def test_a_job_that_may_not_be_as_large_as_it_is_asked_to_be_is_refused(elastic):
+    with pytest.raises(UsageError, match="--max-np 2 is less than -np 3"):
+        settle({"num_proc": 3, "max_num_proc": 2, **elastic}, {})
+    with pytest.raises(UsageError, match="--max-np 3 is less than --min-np 4"):
+        settle({"num_proc": 3, "max_num_proc": 3, "min_num_proc": 4}, {})
+    assert settle({"num_proc": 3, "max_num_proc": 3, **elastic}, {}).max_num_proc == 3
+
+
 def test_timeouts_come_from_options_then_variables_then_what_horovod_has():
     variables = {"HOROVOD_START_TIMEOUT": "7", "HOROVOD_ELASTIC_TIMEOUT": "8"}
     job = settle({"num_proc": 1}, variables)
@@ -215,8 +226,15 @@ def test_timeouts_come_from_options_then_variables_then_what_horovod_has():
     assert (job.start_timeout_s, job.elastic_timeout_s) == (9, 10)
     job = settle({"num_proc": 1}, {})
     assert (job.start_timeout_s, job.elastic_timeout_s) == (30, 600)
-    with pytest.raises(UsageError, match="HOROVOD_START_TIMEOUT is 'soon'"):
-        settle({"num_proc": 1}, {"HOROVOD_START_TIMEOUT": "soon"})
+    for wrong in ("soon", "-1", "nan", "inf"):
+        with pytest.raises(UsageError, match=f"HOROVOD_START_TIMEOUT is '{wrong}'"):
+            settle({"num_proc": 1}, {"HOROVOD_START_TIMEOUT": wrong})
+
+
+def test_help_says_which_wait_each_timeout_bounds():
+    assert "for all processes to be started" in OPTIONS["start_timeout"].help
+    assert "--gloo-timeout-seconds" in OPTIONS["start_timeout"].help
+    assert "hvd.init() waits for the other ranks" in OPTIONS["gloo_timeout_seconds"].help
 
 
 def test_interfaces_may_be_given_in_one_or_several():

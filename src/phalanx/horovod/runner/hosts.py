@@ -80,9 +80,10 @@ def assign(hosts: Sequence[HostSlots], size: int) -> list[Slot]:
         raise UsageError(f"{size} processes were asked for", remedy="ask for one or more: -np 1")
     if size > available:
         there = ", ".join(f"{host.host}:{host.slots}" for host in hosts) or "no host"
+        slots_there = "is 1 slot" if available == 1 else f"are {available} slots"
         raise UsageError(
-            f"{size} processes were asked for, but there are {available} slots ({there})",
-            remedy="lower -np, or name more hosts or slots with -H or --hostfile",
+            f"{size} processes were asked for, but there {slots_there} ({there})",
+            remedy="lower -np and --min-np, or name more hosts or slots with -H or --hostfile",
         )
     left, counts = size, []
     for host in hosts:

@@ -53,11 +53,23 @@ class Option:
 
 SECTIONS: Mapping[str, tuple[Option, ...]] = {
     "Job": (
-        Option("num_proc", int, "Number of processes; of an elastic job, to begin with.", names=("-np", "--num-proc")),
+        Option(
+            "num_proc",
+            int,
+            "Number of processes; of an elastic job, to begin with.",
+            names=("-np", "--num-proc"),
+            least=1,
+        ),
         Option("verbose", bool, "Say what is done."),
         Option("check_build", bool, "Show what this build can do, and exit.", names=("-cb", "--check-build")),
         Option("config_file", str, "YAML file of options; those on the command line come first."),
-        Option("start_timeout", int, "Seconds for all to start.  [default: $HOROVOD_START_TIMEOUT, else 30]"),
+        Option(
+            "start_timeout",
+            int,
+            "Seconds for all processes to be started; hvd.init() has --gloo-timeout-seconds.  "
+            "[default: $HOROVOD_START_TIMEOUT, else 30]",
+            least=1,
+        ),
         Option("output_filename", str, "Directory for what each rank writes, too: rank.N/stdout and rank.N/stderr."),
         Option(
             "nics",
@@ -191,7 +203,13 @@ SECTIONS: Mapping[str, tuple[Option, ...]] = {
         ),
     ),
     "Libraries": (
-        Option("gloo_timeout_seconds", int, "Seconds for ranks to find each other.", "HOROVOD_GLOO_TIMEOUT_SECONDS"),
+        Option(
+            "gloo_timeout_seconds",
+            int,
+            "Seconds for which hvd.init() waits for the other ranks.  "
+            "[default: $HOROVOD_GLOO_TIMEOUT_SECONDS, else 60]",
+            "HOROVOD_GLOO_TIMEOUT_SECONDS",
+        ),
         Option("tcp_flag", bool, "Communicate over TCP only.", "NCCL_IB_DISABLE", names=("--tcp",)),
         Option("thread_affinity", int, "Core to communicate on.", "HOROVOD_THREAD_AFFINITY", idle=_IDLE),
         Option("num_nccl_streams", int, "Streams of NCCL.", "HOROVOD_NUM_NCCL_STREAMS", idle=_STREAMS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ def settle(values: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
     size = values.get("num_proc")
     if size is None:
         raise UsageError("it is not said how many processes to start", remedy="give -np, such as -np 2")
+    _refuse_small_limit(size, values.get("min_num_proc"), values.get("max_num_proc"))
     start_timeout_s = _seconds(values.get("start_timeout"), "HOROVOD_START_TIMEOUT", environment, START_TIMEOUT_S)
     cooldown = values.get("cooldown_range")
     return Settings(
@@ -88,6 +90,12 @@ def settle(values: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
     )
 
 
+def _refuse_small_limit(size: int, least: int | None, most: int | None) -> None:
+    if most is not None and most < max(size, least or 0):
+        larger = f"-np {size}" if size > most else f"--min-np {least}"
+        raise UsageError(f"--max-np {most} is less than {larger}", remedy="give --min-np <= -np <= --max-np")
+
+
 def _hosts(values: Mapping[str, Any], size: int) -> tuple[HostSlots, ...]:
     if values.get("hosts"):
         return tuple(parse_hosts(values["hosts"]))
@@ -100,7 +108,7 @@ def _seconds(given: float | None, variable: str, environment: Mapping[str, str],
     text = environment.get(variable)
     if given is not None or not text:
         return default if given is None else given
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{variable} is {text!r}", remedy="set it to a number of seconds") from None
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < float("inf"):
+            return seconds
+    raise UsageError(f"{variable} is {text!r}", remedy="set it to a number of seconds")

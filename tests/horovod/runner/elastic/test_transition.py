@@ -9,7 +9,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from phalanx.horovod.runner import hosts as static
 from phalanx.horovod.runner.elastic.roster import Host, Roster, Rules
 from phalanx.horovod.runner.elastic.transition import (
     LEAVE_S,
@@ -163,6 +162,15 @@ def test_fewer_than_the_least_wait_for_others_and_not_for_ever():
     job.ends(3)
     job.ready(0, 1)
     assert "fewer than 3 workers for 600 s" in finish(job.waits(700)).why
+
+
+def test_a_job_that_never_has_slots_enough_to_begin_says_what_it_waits_for_and_then_how_many_there_were():
+    job = Job(start=3, least=1, timeout_s=600)
+    job.roster, actions = transition(job.roster, HostsFound(0.0, (host("a", 1),)))
+    assert actions == (Say("1 slot so far, 3 to begin with: waiting for others for 600 s (--elastic-timeout)"),)
+    ended = finish(job.waits(601))
+    assert ended.why == "there were fewer than 3 slots for 600 s"
+    assert ended.remedy == "the hosts have 1 slot: name more, or lower -np, or raise --elastic-timeout"
 
 
 def test_no_more_workers_than_may_be():
@@ -409,7 +417,7 @@ def test_when_all_hosts_are_taken_away_the_job_waits_for_others_and_then_ends():
     job = training(least=1, timeout_s=20)
     job.hosts()
     assert job.waits(19) == []
-    assert "fewer than 1 workers for 20 s" in finish(job.waits(2)).why
+    assert "fewer than 1 worker for 20 s" in finish(job.waits(2)).why
     job = training(least=1, timeout_s=20)
     job.hosts()
     assert job.hosts(host("b", 1)) == [Start(3, "b")]
@@ -501,18 +509,23 @@ class World(RuleBasedStateMachine):
             assert numbers[0] == eldest
             if any(number not in self.has_state for number in numbers):
                 assert form.sync
-        # Against what the launcher of jobs that do not change does with such hosts.
-        counts = Counter(place.machine for place in form.places)
-        names = list(dict.fromkeys(place.machine for place in form.places))
-        expected = static.assign([static.HostSlots(name, counts[name]) for name in names], len(numbers))
-        fields = ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size")
-        for place, slot in zip(form.places, expected, strict=True):
-            assert place.machine == slot.host
-            assert [getattr(place, name) for name in fields] == [getattr(slot, name) for name in fields]
+        self.check_slots(form)
         for number in numbers:
             self.alive[number] = "training"
             self.joined.setdefault(number, form.generation)
         self.group, self.broken, self.asked = numbers, False, False
+
+    def check_slots(self, form: Form) -> None:
+        """Ranks of a machine follow each other; each is counted there, and among the machines that have as many."""
+        machines = [self.where[place.number] for place in form.places]
+        names = list(dict.fromkeys(machines))
+        assert machines == sorted(machines, key=names.index)
+        for rank, place in enumerate(form.places):
+            local_rank = machines[:rank].count(machines[rank])
+            column = [name for name in names if machines.count(name) > local_rank]
+            assert (place.slot.host, place.slot.rank, place.slot.size) == (machines[rank], rank, len(machines))
+            assert (place.slot.local_rank, place.slot.local_size) == (local_rank, machines.count(machines[rank]))
+            assert (place.slot.cross_rank, place.slot.cross_size) == (column.index(machines[rank]), len(column))
 
     def leaves(self, number: int) -> bool:
         worker = self.roster.worker(number)

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from phalanx.foundation import UsageError
 from phalanx.horovod.runner import spawn
 from phalanx.horovod.runner.elastic.discovery import HERE, Discovery, DiscoveryFailed, host_of
-from phalanx.horovod.runner.elastic.roster import Host, Place, Roster, Rules
+from phalanx.horovod.runner.elastic.roster import Host, Roster, Rules
 from phalanx.horovod.runner.elastic.service import Service
 from phalanx.horovod.runner.elastic.transition import (
     Action,
@@ -44,7 +44,7 @@ from phalanx.horovod.runner.elastic.transition import (
     transition,
 )
 from phalanx.horovod.runner.elastic.worker import DRIVER, WORKER
-from phalanx.horovod.runner.hosts import Slot
+from phalanx.horovod.runner.hosts import assign
 from phalanx.horovod.runner.launch import (
     GRACE_S,
     WorkerFailed,
@@ -71,8 +71,8 @@ def run_elastic(
 ) -> None:
     """Run `argv` as the elastic job of `settings`, to its end. `env`, `secret`: for its workers, as in `spawn.start`.
 
-    Raises WorkerFailed when it cannot go on, DiscoveryFailed when the script never worked, UsageError for numbers that
-    contradict each other, Terminated after a SIGTERM; in each case no process is left.
+    Raises WorkerFailed when it cannot go on, UsageError for a script that does not work from the beginning and for
+    hosts that will never do, Terminated after a SIGTERM; in each case no process is left.
     """
     rules = rules_of(settings)
     with contextlib.ExitStack() as stack:
@@ -94,18 +94,15 @@ def run_elastic(
 
 
 def rules_of(settings: Settings) -> Rules:
-    """What the options ask for. Raises UsageError."""
+    """What the options ask for. Raises UsageError where there will never be slots enough."""
     least = settings.min_num_proc or settings.num_proc
-    most = settings.max_num_proc
-    if most is not None and most < max(least, settings.num_proc):
-        raise UsageError(
-            f"--max-np is {most}, less than -np {settings.num_proc} or --min-np {least}",
-            remedy="give --min-np <= -np <= --max-np",
-        )
+    start = max(settings.num_proc, least)
+    if settings.discovery_script is None:
+        assign(settings.hosts, start)
     return Rules(
-        start=max(settings.num_proc, least),
+        start=start,
         least=least,
-        most=most,
+        most=settings.max_num_proc,
         timeout_s=settings.elastic_timeout_s,
         reset_limit=settings.reset_limit,
         cooldown=settings.cooldown_range,
@@ -139,8 +136,7 @@ class _Driver:
         self._begin_by: dict[int, float] = {}  # of those that have not begun
         self._terminal = Terminal(sys.stdout, sys.stderr)
         self._said_at = 0.0
-        self._discovered_by = time.monotonic() + settings.start_timeout_s
-        self._discovery_failed: DiscoveryFailed | None = None
+        self._found_hosts = False
         self._over: Finish | None = None
 
     def run(self) -> None:
@@ -177,24 +173,20 @@ class _Driver:
                 yield Ended(time.monotonic(), number, code, self._why(number, worker), random.random())
         self._look_at_beginners()
         yield Tick(time.monotonic())
-        never_worked = self._discovery_failed is not None and not self._roster.hosts and not self._workers
-        if never_worked and time.monotonic() > self._discovered_by and self._discovery_failed is not None:
-            raise self._discovery_failed
 
     def _understand(self, item: _Item) -> Event | None:
         now = time.monotonic()
         match item:
             case DiscoveryFailed():
-                self._discovery_failed = DiscoveryFailed(
-                    item.message, where=str(self._settings.discovery_script), remedy=item.remedy
-                )
-                self._say(f"{self._settings.discovery_script} {item.message}: {item.remedy}")
+                if not self._found_hosts:  # it is wrong, and will be: Horovod gives up as well
+                    raise UsageError(item.message, where=str(self._settings.discovery_script), remedy=item.remedy)
+                self._say(f"{self._settings.discovery_script} {item.message}; the hosts that it named last still count")
             case (int(number), {"ready": bool(needs_sync)}):
                 return Ready(now, number, needs_sync)
             case (int(number), {"synced": _}):
                 return Synced(now, number)
             case (Host(), *_) | ():
-                self._discovery_failed = None
+                self._found_hosts = True
                 return HostsFound(now, tuple(host for host in item if isinstance(host, Host)))
         return None
 
@@ -265,12 +257,12 @@ class _Driver:
         nothing = dict.fromkeys(("PHALANX_HOST", "PHALANX_RENDEZVOUS", "MASTER_ADDR", "MASTER_PORT"), "")
         for chosen in form.places:
             own = {"HOROVOD_HOSTNAME": chosen.host, "PHALANX_GENERATION": str(form.generation)}
-            variables: dict[str, Plain] = {**nothing, **place(_slot(chosen)), **meeting, **own}
+            variables: dict[str, Plain] = {**nothing, **place(chosen.slot), **meeting, **own}
             self.service.send(chosen.number, {"place": variables, "formed_at": formed_at, "sync": form.sync})
 
     def _meeting(self, form: Form) -> dict[str, str]:
         """Where the group meets: a file on this machine, else where rank 0's host can be reached."""
-        if all(chosen.machine == HERE for chosen in form.places):
+        if all(chosen.slot.host == HERE for chosen in form.places):
             return {"PHALANX_RENDEZVOUS": str(self._scratch / f"group-{form.generation}")}
         peers = [self.service.peers[chosen.number] for chosen in form.places]
         first = peers[0]
@@ -285,15 +277,3 @@ class _Driver:
 
     def _in_output(self) -> str:
         return f" or in {self._settings.output}" if self._settings.output is not None else ""
-
-
-def _slot(chosen: Place) -> Slot:
-    return Slot(
-        chosen.machine,
-        chosen.rank,
-        chosen.size,
-        chosen.local_rank,
-        chosen.local_size,
-        chosen.cross_rank,
-        chosen.cross_size,
-    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from phalanx.horovod.runner.hosts import HostSlots, Slot, assign
+
 NEVER = float("inf")
 
 
@@ -146,17 +148,11 @@ class Roster:
 
 @dataclass(frozen=True)
 class Place:
-    """Of one worker in a group."""
+    """Of one worker in a group. `slot`: its host there is the machine."""
 
     number: int
     host: str
-    machine: str
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    cross_rank: int
-    cross_size: int
+    slot: Slot
 
 
 def places(workers: Sequence[Worker]) -> tuple[Place, ...]:
@@ -164,21 +160,6 @@ def places(workers: Sequence[Worker]) -> tuple[Place, ...]:
     by_machine: dict[str, list[Worker]] = {}
     for worker in sorted(workers, key=lambda worker: worker.seniority):
         by_machine.setdefault(worker.machine, []).append(worker)
-    found: list[Place] = []
-    for machine, there in by_machine.items():
-        for local_rank, worker in enumerate(there):
-            column = [name for name, others in by_machine.items() if len(others) > local_rank]
-            found.append(
-                Place(
-                    worker.number,
-                    worker.host,
-                    machine,
-                    rank=len(found),
-                    size=len(workers),
-                    local_rank=local_rank,
-                    local_size=len(there),
-                    cross_rank=column.index(machine),
-                    cross_size=len(column),
-                )
-            )
-    return tuple(found)
+    slots = assign([HostSlots(machine, len(there)) for machine, there in by_machine.items()], len(workers))
+    by_rank = [worker for there in by_machine.values() for worker in there]
+    return tuple(Place(worker.number, worker.host, slot) for worker, slot in zip(by_rank, slots, strict=True))

@@ -189,8 +189,7 @@ class _Step:
                 self._set(hosts=tuple(order))
                 there, wanted = sum(host.slots for host in hosts), self.roster.rules.start
                 if not self.roster.started and there < wanted:
-                    few = f"{_of(there, 'slot')} so far, {wanted} to begin with"
-                    self._do(Say(f"{few}: waiting for others for {self.roster.rules.timeout_s:g} s"))
+                    self._say_waiting(f"{_of(there, 'slot')} so far, {wanted} to begin with")
             case Ready(number=number, needs_sync=needs_sync):
                 if worker := self.roster.worker(number):
                     self._change(worker, ready_at=self.at, needs_sync=needs_sync)
@@ -201,6 +200,9 @@ class _Step:
             case Ended():
                 if worker := self.roster.worker(event.number):
                     self._take_end(worker, event)
+
+    def _say_waiting(self, few: str) -> None:
+        self._do(Say(f"{few}: waiting for others for {self.roster.rules.timeout_s:g} s (--elastic-timeout)"))
 
     def _say_changes(self, hosts: tuple[Host, ...]) -> None:
         before, now = ({host.name: host.slots for host in some} for some in (self.roster.hosts, hosts))
@@ -415,14 +417,16 @@ class _Step:
             return
         since = self.at if roster.short_since is None else roster.short_since
         if roster.short_since is None and roster.generation:
-            few = f"{_of(there, 'worker')} left, --min-np {roster.rules.least}"
-            self._do(Say(f"{few}: waiting for others for {roster.rules.timeout_s:g} s"))
+            self._say_waiting(f"{_of(there, 'worker')} left, --min-np {roster.rules.least}")
         self._set(short_since=since)
         if self.at - since > roster.rules.timeout_s:
             slots = sum(host.slots for host in roster.hosts)
+            least, lower = _of(roster.rules.least, "worker"), "--min-np"
+            if not roster.started:
+                least, lower = _of(roster.rules.start, "slot"), "-np"
             self._fail(
-                f"there were fewer than {roster.rules.least} workers for {roster.rules.timeout_s:g} s",
-                f"the hosts have {_of(slots, 'slot')}: name more, or lower --min-np, or raise --elastic-timeout",
+                f"there were fewer than {least} for {roster.rules.timeout_s:g} s",
+                f"the hosts have {_of(slots, 'slot')}: name more, or lower {lower}, or raise --elastic-timeout",
             )
 
     def _more_may_come(self) -> bool:
@@ -473,5 +477,5 @@ def _of(count: int, what: str) -> str:
 def _by_host(chosen: tuple[Place, ...]) -> str:
     """Such as `ranks 0-1 on a, rank 2 on b`."""
     names = dict.fromkeys(place.host for place in chosen)
-    ranks = {name: [place.rank for place in chosen if place.host == name] for name in names}
+    ranks = {name: [place.slot.rank for place in chosen if place.host == name] for name in names}
     return ", ".join(f"rank{'s' * (len(r) > 1)} {', '.join(map(str, r))} on {name}" for name, r in ranks.items())
