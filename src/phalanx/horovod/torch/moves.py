@@ -185,11 +185,7 @@ def reducescatter(
     postscale_factor: float = 1.0,
 ) -> Tensor:
     """As `reducescatter_async`, waited for; gradients are gathered."""
-    small, context = compression.compress(tensor)
-    how = op, process_set, prescale_factor, postscale_factor
-    (mine,) = _scatter([small], lambda many: [synchronize(reducescatter_async(many[0], name, *how))], *how)
-    result: Tensor = compression.decompress(mine, context)
-    return result
+    return _scattered([tensor], name, compression, op, process_set, prescale_factor, postscale_factor)[0]
 
 
 def grouped_reducescatter_async(
@@ -214,27 +210,33 @@ def grouped_reducescatter(
     postscale_factor: float = 1.0,
 ) -> list[Tensor]:
     """As `reducescatter` of each, all or none of them."""
-    small = [compression.compress(tensor) for tensor in tensors]
-    how = op, process_set, prescale_factor, postscale_factor
-    tensors = [tensor for tensor, _ in small]
-    mine = _scatter(tensors, lambda many: synchronize(grouped_reducescatter_async(many, name, *how)), *how)
-    return [compression.decompress(tensor, context) for tensor, (_, context) in zip(mine, small, strict=True)]
+    return _scattered(tensors, name, compression, op, process_set, prescale_factor, postscale_factor, grouped=True)
 
 
-def _scatter(
+def _scattered(
     tensors: Sequence[Tensor],
-    scatter: Callable[[Sequence[Tensor]], list[Tensor]],
+    name: str | None,
+    compression: Any,
     op: int,
     process_set: ProcessSet,
     prescale: float,
     postscale: float,
+    *,
+    grouped: bool = False,
 ) -> list[Tensor]:
+    small = [compression.compress(tensor) for tensor in tensors]
+
+    def scatter(many: Sequence[Tensor]) -> list[Tensor]:
+        found = synchronize(_reducescatter(list(many), name, op, process_set, prescale, postscale, grouped=grouped))
+        return found if grouped else [found]
+
     def give_back(gradients: Sequence[Tensor]) -> list[Tensor]:
         factor = (process_set.size() or 1) if op == Sum else 1
         scaled = [gradient * (factor * prescale * postscale) for gradient in gradients]
         return grouped_allgather(scaled, process_set=process_set)
 
-    return differentiable(tensors, scatter, give_back)
+    mine = differentiable([tensor for tensor, _ in small], scatter, give_back)
+    return [compression.decompress(tensor, context) for tensor, (_, context) in zip(mine, small, strict=True)]
 
 
 def _reducescatter(

@@ -85,21 +85,7 @@ def allreduce(
 ) -> Tensor:
     """The reduction of `tensor` over all ranks, sent as `compression` makes it; gradients are reduced alike."""
     op = handle_average_backwards_compatibility(op, average)
-    small, context = compression.compress(tensor)
-    how: dict[str, Any] = {
-        "op": op,
-        "prescale_factor": prescale_factor,
-        "postscale_factor": postscale_factor,
-        "process_set": process_set,
-    }
-
-    def reduce(tensor: Tensor, name: str | None = None) -> Tensor:
-        reduced: Tensor = synchronize(allreduce_async(tensor, name=name, **how))
-        return reduced
-
-    (reduced,) = differentiable([small], lambda many: [reduce(many[0], name)], lambda many: [reduce(many[0])])
-    result: Tensor = compression.decompress(reduced, context)
-    return result
+    return _reduced([tensor], op, name, compression, prescale_factor, postscale_factor, process_set)[0]
 
 
 def grouped_allreduce_async(
@@ -158,20 +144,7 @@ def grouped_allreduce(
 ) -> list[Tensor]:
     """As `allreduce` of each, all or none of them."""
     op = handle_average_backwards_compatibility(op, average)
-    small = [compression.compress(tensor) for tensor in tensors]
-    how: dict[str, Any] = {
-        "op": op,
-        "prescale_factor": prescale_factor,
-        "postscale_factor": postscale_factor,
-        "process_set": process_set,
-    }
-
-    def reduce(many: Sequence[Tensor], name: str | None = None) -> list[Tensor]:
-        reduced: list[Tensor] = synchronize(grouped_allreduce_async(many, name=name, **how))
-        return reduced
-
-    reduced = differentiable([tensor for tensor, _ in small], lambda many: reduce(many, name), reduce)
-    return [compression.decompress(tensor, context) for tensor, (_, context) in zip(reduced, small, strict=True)]
+    return _reduced(tensors, op, name, compression, prescale_factor, postscale_factor, process_set, grouped=True)
 
 
 def sparse_allreduce_async(
@@ -191,6 +164,27 @@ def sparse_allreduce_async(
         return torch.sparse_coo_tensor(rows.t(), found, tensor.size())
 
     return finish
+
+
+def _reduced(
+    tensors: Sequence[Tensor],
+    op: int,
+    name: str | None,
+    compression: Any,
+    prescale: float,
+    postscale: float,
+    process_set: ProcessSet,
+    *,
+    grouped: bool = False,
+) -> list[Tensor]:
+    small = [compression.compress(tensor) for tensor in tensors]
+
+    def reduce(many: Sequence[Tensor], name: str | None = None) -> list[Tensor]:
+        found = synchronize(_allreduce(list(many), op, name, prescale, postscale, process_set, grouped=grouped))
+        return found if grouped else [found]
+
+    reduced = differentiable([tensor for tensor, _ in small], lambda many: reduce(many, name), reduce)
+    return [compression.decompress(tensor, context) for tensor, (_, context) in zip(reduced, small, strict=True)]
 
 
 def _allreduce(
