@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from phalanx.horovod.negotiation import Negotiation, Request
 from phalanx.horovod.stall import Stalls
 
 
@@ -44,6 +45,21 @@ def test_the_warning_names_for_each_rank_what_it_owes(clock, said):
     (message,) = said.messages
     assert "for 61.0 s" in message
     assert message.splitlines()[1:] == ["  rank 1 is missing for: a", "  rank 2 is missing for: a, b"]
+
+
+def test_one_name_for_two_kinds_of_operation_is_told_as_what_each_rank_owes(clock, said):
+    negotiation = Negotiation(2)
+    negotiation.announce(0, Request("allreduce", "allreduce.x", op="sum"))
+    negotiation.announce(1, Request("allgather", "allgather.x"))
+    assert negotiation.take() == []  # each may still ask for the other
+    stalls = Stalls(60, clock=clock)
+    stalls.look(negotiation.waiting())
+    clock.now += 61
+    stalls.look(negotiation.waiting())
+    assert said.messages[0].splitlines()[1:] == [
+        "  rank 0 is missing for: allgather.x",
+        "  rank 1 is missing for: allreduce.x",
+    ]
 
 
 def test_it_warns_once_a_period_for_as_long_as_it_lasts(clock, said):
