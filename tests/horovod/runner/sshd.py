@@ -1,4 +1,7 @@
-"""Hosts that are reached by a real sshd: network namespaces, with keys, configuration and a client of their own."""
+"""Hosts that are reached by a real sshd: network namespaces, with keys, configuration and a client of their own.
+
+Needs root, as whoever marks a test so has seen to.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from benchmarks.namespaces import Hosts
 
 SSHD = "/usr/sbin/sshd"
+NEEDED = (SSHD, "ssh", "ssh-keygen", "ip", "nsenter", "setpriv", "unshare")
 PORT = 2222
 
 _SERVER = """\
@@ -40,8 +44,9 @@ class SshHosts(Hosts):
 
     def __init__(self, count: int, directory: Path) -> None:
         super().__init__(count)
-        if os.geteuid() != 0 or not Path(SSHD).exists() or shutil.which("ssh-keygen") is None:
-            pytest.skip(f"needs root, {SSHD} and ssh-keygen")
+        missing = [program for program in NEEDED if shutil.which(program) is None]
+        if missing:
+            pytest.skip(f"there is no {', no '.join(missing)} here")
         self._servers: list[subprocess.Popen[bytes]] = []
         self.directory = directory
         for key in ("host_key", "key"):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.horovod.runner import sshd
 from tests.horovod.runner.sshd import SshHosts
 from tests.horovod.runner.test_launch import of_ranks
 from tests.processes import left_behind, wait_until, with_argument
@@ -37,6 +38,15 @@ def horovodrun(hosts: SshHosts, *arguments: str, timeout: float = 120) -> subpro
 def hosts(tmp_path_factory):
     with SshHosts(3, tmp_path_factory.mktemp("ssh")) as found:
         yield found
+
+
+def test_where_these_tests_cannot_run_they_say_what_is_missing(tmp_path, monkeypatch):
+    for program in ("ip", "nsenter", "setpriv", "unshare"):
+        (tmp_path / program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sshd, "NEEDED", ("/no/such/sshd", *sshd.NEEDED[1:]))
+    with pytest.raises(pytest.skip.Exception, match="there is no /no/such/sshd, no ssh, no ssh-keygen here"):
+        SshHosts(2, tmp_path)
 
 
 PLACES = """

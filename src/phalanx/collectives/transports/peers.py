@@ -7,9 +7,10 @@ victim to whoever looks later; so the first to know the cause writes it down, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from phalanx.collectives.identity import Identity
 from phalanx.collectives.transports.transport import RankState
 
 _POLL_S = 0.01
+_SILENT = "the store in which the ranks met does not answer"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Peers:
         except RuntimeError:
             gone = [rank for rank in range(self.size) if not self._alive(rank)]
             who = f"{self._in_words(gone)} ended, and " if gone else ""
-            return Cause(self._named(gone), f"{who}the store in which the ranks met does not answer")
+            return Cause(self._named(gone), f"{who}{_SILENT}")
 
     def give_up(self, reason: str) -> None:
         """Tell the others why this rank leaves; unheard if the group was broken before."""
@@ -71,7 +73,11 @@ class Peers:
 
     def late(self, sequence: int) -> Cause:
         """Operation `sequence` was not finished in time: who has not said that it came to it."""
-        missing = tuple(self.names[state.rank] for state in self.states() if state.sequence < sequence)
+        try:
+            states = self.states()
+        except CollectiveError as error:
+            return self.cause() or Cause((), error.message, late=True)
+        missing = tuple(self.names[state.rank] for state in states if state.sequence < sequence)
         words = f"; rank {', '.join(map(str, missing))} did not come" if missing else ""
         return self._write_down(Cause(missing, f"not finished by all ranks in time{words}", late=True))
 
@@ -143,17 +149,22 @@ class Peers:
     # Where they stand
 
     def publish(self, sequence: int, operation: str, inside: bool) -> None:
-        """Let the others see how far this rank is. A round trip to the store."""
+        """Let the others see how far this rank is: a round trip. Raises CollectiveError when the store is gone."""
         text, said = self._whereabouts
         fields = {"sequence": sequence, "operation": operation, "inside": inside, "where": text, "said": said}
-        self._store.set(f"state/{self.rank}", json.dumps(fields))
+        with _while_it_answers():
+            self._store.set(f"state/{self.rank}", json.dumps(fields))
 
     def say_whereabouts(self, text: str) -> None:
         self._whereabouts = (text.encode()[-1000:].decode(errors="replace"), time.time())
 
     def states(self) -> list[RankState]:
-        """One a rank, as last published: by those whose operation waited, and by those who are watched."""
-        return [self._state(rank) for rank in range(self.size)]
+        """One a rank, as last published: by those whose operation waited, and by those who are watched.
+
+        Raises CollectiveError when the store is gone.
+        """
+        with _while_it_answers():
+            return [self._state(rank) for rank in range(self.size)]
 
     def _state(self, rank: int) -> RankState:
         fields: dict[str, Any] = {"sequence": 0, "operation": "", "inside": False, "where": "", "said": 0.0}
@@ -171,6 +182,14 @@ class Peers:
             whereabouts_age_s=time.time() - said if said else 0.0,
             here=self._is_here(rank),
         )
+
+
+@contextlib.contextmanager
+def _while_it_answers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # as torch says it
+        raise CollectiveError(_SILENT) from error
 
 
 def _cause(written: bytes) -> Cause:

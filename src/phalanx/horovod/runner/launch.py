@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _EVERY_S = 0.02
 _CAUSE_S = 2.0
+_TORCH_SAYS = "TORCH_CPP_LOG_LEVEL"
 _OF_OTHERS = "HorovodInternalError"  # what a rank says whose operation failed, mostly because another is gone
 
 
@@ -183,6 +184,8 @@ def place(slot: Slot) -> dict[str, str]:
 def common(settings: Settings) -> dict[str, str]:
     """The variables that all processes of a job have: how they communicate, and what the options say."""
     told = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"} | dict(settings.variables)
+    if _TORCH_SAYS not in os.environ:  # a stack of C++ for each connection that a lost rank leaves behind
+        told[_TORCH_SAYS] = "ERROR"
     if settings.interfaces:
         told |= {"HOROVOD_GLOO_IFACE": settings.interfaces[0], "GLOO_SOCKET_IFNAME": settings.interfaces[0]}
         told["NCCL_SOCKET_IFNAME"] = ",".join(settings.interfaces)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def train(state):
             optimizer.step()
             state.seen = state.seen + sum(hvd.allgather_object(batch.tolist()), [])
             sampler.record_batch(number, 2)
-            log.write(json.dumps({"size": hvd.size(), "rank": hvd.rank()}) + "\\n")
+            log.write(json.dumps({"size": hvd.size(), "rank": hvd.rank(), "host": os.uname().nodename}) + "\\n")
             time.sleep(0.02)
             state.commit()
         assert sorted(set(state.seen)) == data.tolist() and len(state.seen) <= 126, sorted(state.seen)
@@ -45,14 +46,19 @@ print("finished", state.epoch > 0)
 """
 
 
-def sizes(folder: Path) -> dict[int, int]:
-    """The size of the group at each process's last step, by pid."""
+def last_steps(folder: Path) -> dict[int, dict[str, Any]]:
+    """What each process, by pid, said at its last step: size, rank and host."""
     found = {}
     for file in folder.glob("log-*"):
         lines = file.read_text().rpartition("\n")[0].splitlines()
         if lines:
-            found[int(file.name.removeprefix("log-"))] = json.loads(lines[-1])["size"]
+            found[int(file.name.removeprefix("log-"))] = json.loads(lines[-1])
     return found
+
+
+def sizes(folder: Path) -> list[int]:
+    """Of the group at the last step of each process."""
+    return [step["size"] for step in last_steps(folder).values()]
 
 
 @pytest.mark.slow
@@ -68,11 +74,11 @@ def test_one_is_killed_and_one_is_added_and_every_sample_is_seen_once(tmp_path):
             command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
     try:
-        wait_until(lambda: list(sizes(tmp_path).values()) == [3, 3, 3], "three did not train", 90)
+        wait_until(lambda: sizes(tmp_path) == [3, 3, 3], "three did not train", 90)
         hosts.write_text("localhost:2\n127.0.0.1:1\n")  # the third place is on another host from now on
-        first = sorted(sizes(tmp_path))
+        first = sorted(last_steps(tmp_path))
         os.kill(first[0], signal.SIGKILL)
-        wait_until(lambda: len(sizes(tmp_path)) >= 4, "nobody took the place of the one that was killed", 90)
+        wait_until(lambda: len(last_steps(tmp_path)) >= 4, "nobody took the place of the one that was killed", 90)
         (tmp_path / "enough").touch()
         assert launcher.wait(90) == 0, output.read_text()
     finally:
