@@ -1,12 +1,17 @@
-"""What `hvd.init` does before it asks for a place: in a group, others wait for whatever a process does later."""
+"""What `hvd.init` does before it asks for a place, where others wait for what is done later; and the groups it forms."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import torch
+
+import phalanx.horovod.torch as hvd
+from tests.horovod.crew import Crews
 
 # The modules that a first optimizer brings, after init.
 SCRIPT = """
@@ -27,3 +32,41 @@ def test_a_worker_of_an_elastic_job_has_all_that_an_optimizer_needs_before_other
     env = os.environ | {"HOROVOD_ELASTIC": elastic}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr, done.returncode) == (imports_it_late, "", 0)
+
+
+def as_part_of_all(lists: list[list[int]], times: int) -> list[Any]:
+    """Each rank in a group of its list; then all together again."""
+    told: list[Any] = []
+    mine = lists[hvd.rank()]
+    for _ in range(times):
+        hvd.shutdown()
+        hvd.init(comm=mine)
+        told.append((hvd.rank(), hvd.size(), hvd.allgather(torch.tensor([hvd.rank() * 10 + len(mine)])).tolist()))
+        hvd.shutdown()
+        hvd.init()
+        told.append(len(os.listdir("/proc/self/fd")))
+    return told
+
+
+def test_ranks_form_the_groups_that_they_name_and_leave_nothing_of_them(crew: Crews) -> None:
+    told = crew(3).tell(as_part_of_all, [[0, 2], [1], [0, 2]], 6)
+    for rank, each in enumerate(told):
+        place = (0, 1, [1]) if rank == 1 else (rank // 2, 2, [2, 12])
+        assert each[::2] == [place] * 6
+        assert each[-1] <= each[1], "descriptors are left open"
+
+
+def in_another_group() -> None:
+    rank, other = hvd.rank(), 1 - hvd.rank()
+    hvd.shutdown()
+    with pytest.raises(ValueError, match=rf"comm=\[{other}\]\) was called by rank {rank}, which is not in it"):
+        hvd.init(comm=[other])
+    assert not hvd.is_initialized()
+    with pytest.raises(ValueError, match="nothing here goes through MPI"):
+        hvd.init(comm=object())
+    hvd.init()
+    assert hvd.allreduce(torch.ones(1), op=hvd.Sum).item() == hvd.size()
+
+
+def test_a_rank_that_names_a_group_without_itself_is_told(crew: Crews) -> None:
+    crew(2).tell(in_another_group)
