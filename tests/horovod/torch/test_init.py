@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import phalanx.horovod.torch as hvd
+from phalanx.horovod.common.util import env
 from tests.horovod.crew import Crews
+from tests.horovod.test_timeline import lanes, read
 
 # The modules that a first optimizer brings, after init.
 SCRIPT = """
@@ -70,3 +73,52 @@ def in_another_group() -> None:
 
 def test_a_rank_that_names_a_group_without_itself_is_told(crew: Crews) -> None:
     crew(2).tell(in_another_group)
+
+
+def with_sets_from_the_beginning() -> None:
+    rank = hvd.rank()
+    some, alone = hvd.ProcessSet([2, 0]), hvd.ProcessSet([1])
+    hvd.shutdown()
+    with env(HOROVOD_DYNAMIC_PROCESS_SETS="0"):
+        hvd.init(process_sets=[some, alone])
+        assert hvd.global_process_set.ranks == [0, 1, 2]
+        mine = alone if rank == 1 else some
+        assert hvd.allgather(torch.tensor([rank]), process_set=mine).tolist() == mine.ranks
+        for change in (lambda: hvd.add_process_set([0, 1]), lambda: hvd.remove_process_set(some)):
+            with pytest.raises(ValueError, match="HOROVOD_DYNAMIC_PROCESS_SETS=1"):
+                change()
+        hvd.shutdown()
+        wrong: list[tuple[Any, str]] = [
+            ([hvd.ProcessSet([0]), hvd.ProcessSet([0])], r"process_sets\[1\] is there twice, or is all ranks"),
+            ([hvd.ProcessSet([0, 1, 2])], r"process_sets\[0\] is there twice, or is all ranks"),
+            ([hvd.ProcessSet([0, 3])], r"\[0, 3\] are no ranks of 3 processes"),
+            ([hvd.ProcessSet([])], r"\[\] are no ranks of 3 processes"),
+            ("static", "or \"dynamic\", not 'static'"),
+        ]
+        for process_sets, words in wrong:
+            with pytest.raises(ValueError, match=words):
+                hvd.init(process_sets=process_sets)
+            assert not hvd.is_initialized()
+    with env(HOROVOD_DYNAMIC_PROCESS_SETS="0"):
+        hvd.init(process_sets="dynamic")
+        hvd.remove_process_set(hvd.add_process_set([0, 1]))
+
+
+def test_process_sets_of_the_beginning_stay_and_those_that_cannot_be_leave_nothing_initialized(crew: Crews) -> None:
+    crew(3).tell(with_sets_from_the_beginning)
+
+
+def draws_from_the_beginning(path: Path) -> None:
+    hvd.shutdown()
+    with env(HOROVOD_TIMELINE=str(path)):
+        hvd.init()
+    hvd.allreduce(torch.ones(1), name="first")
+    hvd.shutdown()
+    hvd.init()
+
+
+def test_the_timeline_of_the_variable_begins_with_init_and_is_complete_after_shutdown(
+    crew: Crews, tmp_path: Path
+) -> None:
+    crew(2).tell(draws_from_the_beginning, tmp_path / "timeline.json")
+    assert "allreduce.first" in lanes(read(tmp_path / "timeline.json"))

@@ -67,7 +67,7 @@ class HorovodBasics:
             if variables.timeline and variables.timeline != "DYNAMIC":
                 self.start_timeline(variables.timeline, variables.timeline_mark_cycles)
             for process_set in wanted:
-                self._engine_or_error().add_set(process_set.ranks or [])
+                self._add_set(process_set.ranks or [])
             _init_process_sets(wanted, self._engine_or_error().sets)
         except BaseException:  # raised on: half an init is none
             self.shutdown()
@@ -201,12 +201,15 @@ class HorovodBasics:
 
     def add_process_set(self, ranks: Sequence[int]) -> int | None:
         """The id of a new set; None when there is one of these ranks."""
-        engine = self._engine_or_error()
+        self._engine_or_error()
         _refuse_static_sets()
-        strangers = [rank for rank in ranks if not 0 <= rank < engine.group.size]
+        return self._add_set(ranks)
+
+    def _add_set(self, ranks: Sequence[int]) -> int | None:
+        strangers = [rank for rank in ranks if not 0 <= rank < self.size()]
         if strangers or not ranks or len(set(ranks)) != len(ranks):
-            raise ValueError(f"{list(ranks)} are no ranks of {engine.group.size} processes")
-        return engine.add_set(ranks)
+            raise ValueError(f"{list(ranks)} are no ranks of {self.size()} processes")
+        return self._engine_or_error().add_set(ranks)
 
     def remove_process_set(self, process_set_id: int) -> bool:
         """Whether there was such a set."""
