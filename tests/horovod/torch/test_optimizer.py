@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import phalanx.horovod.torch as hvd
 from phalanx.horovod.common.util import env
+from phalanx.horovod.torch.compression import Compressor
 
 BOTH_SIZES = pytest.mark.parametrize("size", [2, 3])
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -153,6 +154,29 @@ class Summed(torch.optim.SGD):
 )
 def test_options_change_how_gradients_travel_and_not_what_is_trained(crew, size, what):
     crew(size).tell(with_options, what)
+
+
+class Halved(Compressor):
+    """A script's own, which changes the gradient itself."""
+
+    @staticmethod
+    def compress(tensor: Tensor) -> tuple[Tensor, float]:
+        return tensor.div_(2.0), 2.0
+
+    @staticmethod
+    def decompress(tensor: Tensor, ctx: float) -> Tensor:
+        return tensor.mul_(ctx)
+
+
+def compressed_in_place(groups: int | None) -> None:
+    model = model_of()
+    train(model, distributed(model, compression=Halved, groups=groups), mine)
+    same(model, trained_alone(sgd), **EXACT)
+
+
+@pytest.mark.parametrize("groups", [None, 100])
+def test_a_compressor_of_the_script_may_change_the_gradient_itself(crew, groups):
+    crew(2).tell(compressed_in_place, groups)
 
 
 def accumulating(passes: int, groups: int | None) -> None:

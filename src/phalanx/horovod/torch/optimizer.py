@@ -174,15 +174,15 @@ class _DistributedOptimizer(Distributed):
     def _use(self, gradient: Gradient, output: torch.Tensor) -> None:
         """`output`, what was sent for this gradient, reduced: usually it is the gradient, and was reduced in place."""
         grad = gradient.parameter.grad
-        if output is grad:
-            return
         if not output.is_sparse:
             output = self._compression.decompress(output, gradient.context)
+        if output is grad:
+            return
         if grad is None:
             gradient.parameter.grad = output
         elif grad.is_sparse:
             gradient.parameter.grad = output if output.is_sparse else output.to_sparse(grad.sparse_dim())
-        elif output is not grad:
+        else:
             grad.copy_(output)
 
     def _start_over(self) -> None:
