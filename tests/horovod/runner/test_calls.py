@@ -95,7 +95,7 @@ def test_old_names_are_taken_with_a_warning():
         assert len(phalanx.horovod.run(place, ("a",), np=2)) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(phalanx.horovod.run(place, ("a",), num_proc=1, verbose=2, use_gloo=1)) == 1
+        assert len(phalanx.horovod.run(place, ("a",), num_proc=1, verbose=2, use_gloo=1, use_mpi=0)) == 1
 
 
 def test_what_cannot_be_meant_is_refused():

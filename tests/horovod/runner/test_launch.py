@@ -112,6 +112,12 @@ def test_processes_meet_in_a_private_directory_that_goes_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_torch_shows_no_c_plus_plus_unless_it_is_asked_to():
+    show = python(ENVIRONMENT.format("TORCH_CPP_LOG_LEVEL"))
+    assert of_ranks(horovodrun("-np", "1", *show).stdout) == {0: ["ERROR"]}
+    assert of_ranks(horovodrun("-np", "1", *show, env={"TORCH_CPP_LOG_LEVEL": "INFO"}).stdout) == {0: ["INFO"]}
+
+
 def test_what_another_launcher_told_us_is_not_passed_on():
     theirs = {"RANK": "7", "MASTER_ADDR": "nowhere", "TORCHELASTIC_USE_AGENT_STORE": "True", "PHALANX_GENERATION": "3"}
     done = horovodrun("-np", "1", *python(ENVIRONMENT.format(" ".join(theirs))), env=theirs)
@@ -199,6 +205,7 @@ def test_the_rank_that_failed_first_is_named_and_not_those_that_followed():
         (["true"], "it is not said how many processes to start"),
         (["-np", "2"], "there is no program to run"),
         (["-np", "2", "no-such-program"], "there is no program 'no-such-program'"),
+        (["-np", "2", "--min-np", "1", "no-such-program"], "there is no program 'no-such-program'"),
         (["-np", "2", "-H", "localhost", "true"], "'localhost' is no host with its slots"),
         (["-np", "2", "-hostfile", "/no/such", "true"], "/no/such: cannot be read: No such file or directory"),
         (["-np", "1", "--cycle-time-ms", "-1", "true"], "--cycle-time-ms is -1.0"),
@@ -263,6 +270,18 @@ def test_a_reader_that_leaves_ends_the_job(tmp_path):
     assert not with_argument(str(tmp_path))
 
 
+@pytest.mark.parametrize("elastic", [[], ["--min-np", "1"]])
+def test_output_that_cannot_be_written_ends_the_job_with_one_message(tmp_path, elastic):
+    code = "import time\nprint('y', flush=True)\ntime.sleep(600)"
+    argv = [sys.executable, "-m", "phalanx", "horovodrun", "-np", "2", *elastic, *python(code, str(tmp_path))]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2] == "phalanx: cannot write: No space left on device"
+    assert "Traceback" not in done.stderr
+    assert not left_behind(tmp_path, 0)
+
+
 def test_help_and_check_build_load_no_torch_here(capfd):
     code = (
         "import sys\nfrom phalanx.cli.main import main\n"
@@ -299,7 +318,8 @@ hvd.allreduce(torch.ones(1))
 
 def test_a_timeline_that_cannot_be_written_is_said_before_anything_starts(tmp_path):
     missing = str(tmp_path / "missing" / "timeline.json")
-    for given, env in ((["--timeline-filename", missing], {}), ([], {"HOROVOD_TIMELINE": missing})):
+    elastic = ["--min-np", "1", "--timeline-filename", missing]
+    for given, env in ((elastic[2:], {}), ([], {"HOROVOD_TIMELINE": missing}), (elastic, {})):
         done = horovodrun("-np", "2", *given, *python("print('started')"), env=env)
         assert done.returncode == 2
         assert "started" not in done.stdout

@@ -133,7 +133,7 @@ def test_a_reader_that_left_is_noticed():
     stream = os.fdopen(writing, "w")
     terminal = Terminal(stream, stream)
     Lines(0, terminal)("stdout", b"text\n")
-    assert terminal.gone
+    assert isinstance(terminal.lost, BrokenPipeError)
     with pytest.raises(BrokenPipeError):
         stream.close()
 
@@ -168,4 +168,4 @@ def test_a_file_that_cannot_be_written_any_more_is_given_up_and_said(tmp_path):
 def test_a_stream_that_was_closed_takes_everything():
     terminal = Terminal(None, None)
     Lines(0, terminal)("stdout", b"text\n")
-    assert not terminal.gone
+    assert terminal.lost is None

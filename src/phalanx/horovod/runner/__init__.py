@@ -44,7 +44,8 @@ def run(
     `executable`: the Python of the processes, ours by default. `func`, its arguments and what it returns must be
     picklable by cloudpickle. Of an elastic job the first `min_num_proc` results.
     Raises a RuntimeError (`calls.CallFailed`) with the traceback of the first rank on which `func` raised, and
-    (`launch.WorkerFailed`) for the first process that ended otherwise; ValueError for what cannot be meant.
+    (`launch.WorkerFailed`) for the first process that ended otherwise; ValueError for two arguments that exclude each
+    other, UsageError (of `phalanx.foundation`) for another that cannot be meant.
     """
     from phalanx.horovod.runner.calls import run_function
 
@@ -70,11 +71,11 @@ def run(
         "start_timeout": start_timeout,
         "ssh_port": ssh_port,
         "ssh_identity_file": ssh_identity_file,
-        "disable_cache": disable_cache and bool(disable_cache),
+        "disable_cache": bool(disable_cache),
         "output_filename": output_filename,
         "verbose": bool(verbose),
-        "use_gloo": use_gloo and bool(use_gloo),
-        "use_mpi": use_mpi and bool(use_mpi),
+        "use_gloo": bool(use_gloo),
+        "use_mpi": bool(use_mpi),
         "mpi_args": mpi_args,
         "nics": tuple(network_interfaces or filter(None, [network_interface])),
     }

@@ -83,7 +83,8 @@ class Job:
         """Run `argv` on every slot, to its end.
 
         Raises WorkerFailed for the first process that fails, HostUnreachable for a host that went away, Terminated
-        after a SIGTERM, BrokenPipeError when nobody reads what we write; in each case none is left running.
+        after a SIGTERM, OSError when what we write goes nowhere (BrokenPipeError: nobody reads it); in each case none
+        is left running.
         """
         workers: list[Worker] = []
         try:
@@ -124,9 +125,9 @@ class Job:
         """Until all have ended well."""
         running = list(workers)
         while running:
-            if self._terminal.gone:
-                raise BrokenPipeError
             ended = {worker: worker.poll() for worker in running}
+            if self._terminal.lost is not None:
+                raise self._terminal.lost
             if any(ended.values()):
                 _let_the_cause_end(workers)
                 raise failure(workers, self._settings.output)
@@ -140,15 +141,16 @@ class Job:
 
 def run_command(settings: Settings, argv: Sequence[str], say: Say) -> None:
     """Run `argv` as the job of `settings`, to its end. Raises PhalanxError; see `Job.run`."""
+    hosts = [host.host for host in settings.hosts]  # none where they are discovered
+    if hosts and all(map(is_local, hosts)) and shutil.which(argv[0]) is None:
+        raise UsageError(f"there is no program {argv[0]!r}", remedy="check its name, and PATH")
+    if hosts and is_local(hosts[0]):
+        _refuse_timeline(settings.variables.get("HOROVOD_TIMELINE") or os.environ.get("HOROVOD_TIMELINE", ""))
     if settings.elastic:
         from phalanx.horovod.runner.elastic.driver import run_elastic
 
         run_elastic(settings, argv, say)
         return
-    if all(is_local(host.host) for host in settings.hosts) and shutil.which(argv[0]) is None:
-        raise UsageError(f"there is no program {argv[0]!r}", remedy="check its name, and PATH")
-    if is_local(settings.hosts[0].host):
-        _refuse_timeline(settings.variables.get("HOROVOD_TIMELINE") or os.environ.get("HOROVOD_TIMELINE", ""))
     with Job(settings, say) as job:
         job.run(argv)
 

@@ -17,12 +17,15 @@ _LONGEST = 1 << 18  # bytes of a line without an end; the terminal of a job is n
 
 
 class Terminal:
-    """The launcher's own two streams; may be used by several threads. `gone`: whoever read them has left."""
+    """The launcher's own two streams; may be used by several threads. `lost`: why they cannot be written any more.
+
+    A BrokenPipeError when whoever read them has left.
+    """
 
     def __init__(self, stdout: Any, stderr: Any) -> None:
         self._streams = {"stdout": stdout, "stderr": stderr}
         self._one_at_a_time = threading.Lock()  # both may be the same terminal
-        self.gone = False
+        self.lost: OSError | None = None
 
     def write(self, stream: str, data: bytes) -> None:
         target = self._streams[stream]
@@ -37,8 +40,10 @@ class Terminal:
                 else:  # a notebook's has only text
                     target.write(data.decode(errors="replace"))
                     target.flush()
-            except (BrokenPipeError, ValueError):
-                self.gone = True
+            except ValueError:  # it has been closed
+                self.lost = BrokenPipeError()
+            except OSError as error:
+                self.lost = error
 
 
 class Lines:

@@ -103,7 +103,10 @@ class _Question:
         output, errors = self._process.communicate()
         lines = output.splitlines()
         if self._process.returncode == 0 and lines:
-            return Host(name=self.name, **json.loads(lines[-1]))  # a shell's own greeting may come before
+            try:
+                return Host(name=self.name, **json.loads(lines[-1]))  # a shell's own greeting may come before
+            except (ValueError, TypeError):  # not one line of JSON, or not with what ours has
+                return f"it answers {lines[-1][:80]!r}, as another Phalanx than ours would"
         self._reason = last_line(errors) or f"ssh ended with {self._process.returncode}"
         through = self._process.returncode != 255  # again will not help
         if through or self._attempts == _ATTEMPTS or time.monotonic() > deadline:

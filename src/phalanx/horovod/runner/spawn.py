@@ -33,7 +33,7 @@ Output = Callable[[str, bytes], None]
 _NOT_EXPORTED = re.compile(r"BASH_FUNC_|OLDPWD$|.*CUDA_VISIBLE_DEVICES$|SSH_|XDG_|HOSTNAME$|TMPDIR$|_$")
 # What another launcher told us: we may be a worker ourselves.
 _NOT_PASSED_ON = re.compile(
-    r"PHALANX_(DRIVER|GENERATION|HOST|KEY_FILE|RENDEZVOUS|WORKER)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_"
+    r"PHALANX_(CALLS|DRIVER|GENERATION|HOST|KEY_FILE|RENDEZVOUS|WORKER)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_"
 )
 _MARK = re.compile(re.escape(remote.MARK) + rb"(\d+)\n")
 _SSH = ("ssh", "-o", "PasswordAuthentication=no", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")

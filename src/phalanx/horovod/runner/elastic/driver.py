@@ -142,12 +142,12 @@ class _Driver:
     def run(self) -> None:
         """To the end."""
         while self._over is None:
-            if self._terminal.gone:
-                raise BrokenPipeError
             for event in self._observe():
                 self._roster, actions = transition(self._roster, event)
                 for action in actions:
                     self._act(action)
+            if self._terminal.lost is not None:
+                raise self._terminal.lost
         if self._over.why:
             remedy = self._over.remedy or f"look at what it wrote, above{self._in_output()}"
             raise WorkerFailed(self._over.why, where=self._over.who, remedy=remedy)
