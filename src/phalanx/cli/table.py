@@ -18,10 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "describe": ("phalanx.cli.describe:command", "Show all that is known of a job"),
         "delete": ("phalanx.cli.delete:command", "Stop a job and remove it"),
         "logs": ("phalanx.cli.logs:command", "Show what the workers of a job wrote"),
-        "horovodrun": (
-            "phalanx.cli.horovodrun:command",
-            "Run a Horovod script, here or on other hosts",
-        ),
+        "horovodrun": ("phalanx.cli.horovodrun:command", "Run a Horovod script, here or on other hosts"),
         "plan": ("phalanx.cli.plan:command", "Say whether a job fits, and how it would run"),
         "evaluate": ("phalanx.cli.evaluate:command", "Score a checkpoint beside honest baselines"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),

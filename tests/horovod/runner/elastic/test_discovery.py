@@ -35,7 +35,7 @@ def test_each_change_is_told_once_and_what_goes_wrong_too(tmp_path: Path):
     hosts = tmp_path / "hosts"
     hosts.write_text("localhost:2\n")
     told: queue.SimpleQueue = queue.SimpleQueue()
-    with Discovery(f"cat {hosts}", None, tmp_path, 30, told.put):
+    with Discovery(f"cat {hosts}", None, tmp_path / "scratch", 30, told.put):
         assert told.get(timeout=30) == (Host("localhost", 2, HERE),)
         hosts.unlink()
         assert "exit code 1" in told.get(timeout=30).message
@@ -44,8 +44,9 @@ def test_each_change_is_told_once_and_what_goes_wrong_too(tmp_path: Path):
     assert told.empty()
 
 
-def test_a_script_that_hangs_is_ended_and_said(tmp_path: Path):
+def test_a_script_that_hangs_is_ended_with_all_that_it_started_and_said(tmp_path: Path):
     told: queue.SimpleQueue = queue.SimpleQueue()
-    with Discovery(f"sleep 600 # {tmp_path}", None, tmp_path, 0.2, told.put):
+    hangs = f"sh -c 'sleep 600; echo {tmp_path}' & wait"
+    with Discovery(hangs, None, tmp_path / "scratch", 0.2, told.put):
         assert "did not end within 0.2 s" in told.get(timeout=30).message
     assert not left_behind(tmp_path)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.horovod.runner.test_launch import horovodrun, of_ranks
-from tests.processes import left_behind
+from tests.processes import left_behind, wait_until
 
 
 def test_a_discovery_script_that_is_not_there_or_may_not_be_run_is_refused_at_once_with_one_message(tmp_path: Path):
@@ -50,3 +55,25 @@ def test_a_job_that_waits_for_hosts_says_so_at_once_and_ends_when_they_do_not_co
         "phalanx: there were fewer than 3 slots for 1 s",
         "  To do: the hosts have 2 slots: name more, or lower -np, or raise --elastic-timeout",
     ]
+
+
+HANGS = "sh -c 'echo > $0/asked; sleep 600' {} & wait"
+WAITS = "import sys, time; open(sys.argv[1] + '/started', 'w'); time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("script", [HANGS, "echo localhost:2"], ids=["while it asks", "while it runs"])
+def test_nothing_is_left_when_the_launcher_of_an_elastic_job_is_ended(tmp_path: Path, number: int, script: str):
+    program = [sys.executable, "-c", WAITS, str(tmp_path)]
+    options = ["-np", "2", "--min-np", "1", "--host-discovery-script", script.format(tmp_path)]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "phalanx", "horovodrun", *options, *program],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    wait_until(lambda: list(tmp_path.glob("asked")) + list(tmp_path.glob("started")), "nothing was started")
+    launcher.send_signal(number)
+    _, errors = launcher.communicate(timeout=30)
+    assert b"Traceback" not in errors
+    assert not left_behind(tmp_path)
+    wait_until(lambda: not list(tmp_path.glob("phalanx-*")), "files are left")

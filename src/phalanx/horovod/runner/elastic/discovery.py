@@ -5,9 +5,7 @@ What it does wrong is said once, and the hosts that it named last still count. K
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from phalanx.foundation import PhalanxError
+from phalanx.horovod.runner import spawn
 from phalanx.horovod.runner.elastic.roster import Host
 from phalanx.horovod.runner.hosts import is_local
-from phalanx.horovod.runner.spawn import last_line
-from phalanx.host import processes
+from phalanx.horovod.runner.launch import how_it_ended
 
 HERE = "localhost"  # the machine of all hosts that are this one
 
@@ -38,13 +36,14 @@ class Discovery:
     """A context: a thread that runs `script`, a command for the shell, each second until it is left.
 
     `tell`: called in that thread with the hosts, and with what went wrong, whenever that is another thing than before.
-    `slots`: of hosts that are named without. `timeout_s`: for one run.
+    `slots`: of hosts that are named without. `scratch`: a directory to remove if we are killed. `timeout_s`: for one
+    run.
     """
 
     def __init__(self, script: str, slots: int | None, scratch: Path, timeout_s: float, tell: Tell) -> None:
         self._script = script
         self._slots = slots
-        self._output, self._errors = scratch / "discovered", scratch / "discovery-errors"
+        self._scratch = scratch
         self._timeout_s = timeout_s
         self._tell = tell
         self._stop = threading.Event()
@@ -75,24 +74,28 @@ class Discovery:
             self._stop.wait(_EVERY_S)
 
     def _ask(self) -> str:
-        """What the program writes."""
-        for file in (self._output, self._errors):
-            file.unlink(missing_ok=True)
+        """What the program writes. It ends with us, and so does whatever it has started."""
+        written: list[bytes] = []
+
+        def keep(stream: str, data: bytes) -> None:
+            if stream == "stdout":
+                written.append(data)
+
         argv = ["/bin/sh", "-c", self._script]
-        process = processes.start(argv, env=os.environ, output=self._output, errors=self._errors)
+        program = spawn.start(HERE, argv, {}, name="discovery", output=keep, scratch=self._scratch)
         deadline = time.monotonic() + self._timeout_s
-        while processes.reap(process) is None:
+        while program.poll() is None:
             if self._stop.wait(_LOOK_S) or time.monotonic() > deadline:
-                processes.terminate(process, 0)
+                program.stop(0)
                 raise DiscoveryFailed(
                     f"did not end within {self._timeout_s:g} s", remedy="it must say what is there now, and end"
                 )
-        if process.returncode:
-            code = process.returncode
-            how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-            words = last_line(self._errors.read_text(errors="replace"))
-            raise DiscoveryFailed(f"{how}{f': {words}' if words else ''}", remedy=f"try by hand: {self._script}")
-        return self._output.read_text(errors="replace")
+        if program.poll():
+            words = program.last_words()
+            raise DiscoveryFailed(
+                f"{how_it_ended(program)}{f': {words}' if words else ''}", remedy=f"try by hand: {self._script}"
+            )
+        return b"".join(written).decode(errors="replace")
 
 
 def parse(text: str, slots: int | None) -> tuple[Host, ...]:
