@@ -42,6 +42,20 @@ def test_every_rank_calls_the_function_and_results_come_by_rank(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def joins():
+    import phalanx.horovod.torch as hvd
+
+    hvd.init()
+    return hvd.rank(), hvd.size()
+
+
+def test_of_an_elastic_job_come_as_many_results_as_it_has_at_least(monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert phalanx.horovod.run(joins, num_proc=2, min_num_proc=1) == [(0, 2)]
+    discovered = {"host_discovery_script": "echo localhost:2"}
+    assert phalanx.horovod.run(joins, num_proc=2, min_num_proc=2, **discovered) == [(0, 2), (1, 2)]
+
+
 def test_closures_go_both_ways():
     given = os.urandom(1 << 20)
 

@@ -35,6 +35,7 @@ class CallFailed(PhalanxError, RuntimeError):
 def run_function(function: Callable[[], Any], values: Mapping[str, Any], executable: str | None) -> list[Any]:
     """Call `function` in every process of the job that the options `values` describe; see `runner.run`."""
     from phalanx.horovod.runner.elastic.driver import run_elastic
+    from phalanx.horovod.runner.hosts import is_local
     from phalanx.horovod.runner.launch import Job, WorkerFailed, new_secret
     from phalanx.horovod.runner.options import checked, without_effect
     from phalanx.horovod.runner.settings import settle
@@ -48,7 +49,8 @@ def run_function(function: Callable[[], Any], values: Mapping[str, Any], executa
     with contextlib.ExitStack() as stack:
         try:
             if settings.elastic:
-                calls = stack.enter_context(Calls(data, "0.0.0.0:0", key))  # its hosts are not known yet
+                known = settings.hosts and all(is_local(host.host) for host in settings.hosts)
+                calls = stack.enter_context(Calls(data, "127.0.0.1:0" if known else "0.0.0.0:0", key))
                 run_elastic(settings, argv, _say, {ADDRESS: calls.address.removeprefix("0.0.0.0")}, key)
                 return [calls.result(rank) for rank in range(settings.min_num_proc or settings.num_proc)]
             job = stack.enter_context(Job(settings, _say))

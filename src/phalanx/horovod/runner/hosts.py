@@ -15,7 +15,8 @@ from pathlib import Path
 from phalanx.foundation import UsageError
 
 # A name or address; not one that ssh would read as an option.
-_HOST = re.compile(r"(\w[\w.-]*|\[[0-9a-fA-F:.%\w]+\]):([0-9]+)", re.ASCII)
+NAME = r"(\w[\w.-]*|\[[0-9a-fA-F:.%\w]+\])"
+_HOST = re.compile(NAME + r":([0-9]+)", re.ASCII)
 _LINE = re.compile(r"(\w[\w.:-]*)\s+slots\s*=\s*([0-9]+)(\s.*)?", re.ASCII)
 
 

@@ -15,14 +15,14 @@ from typing import TypeAlias
 from phalanx.foundation import PhalanxError
 from phalanx.horovod.runner import spawn
 from phalanx.horovod.runner.elastic.roster import Host
-from phalanx.horovod.runner.hosts import is_local
+from phalanx.horovod.runner.hosts import NAME, is_local
 from phalanx.horovod.runner.launch import how_it_ended
 
 HERE = "localhost"  # the machine of all hosts that are this one
 
 _EVERY_S = 1.0
 _LOOK_S = 0.01
-_HOST = re.compile(r"(\w[\w.-]*|\[[0-9a-fA-F:.%\w]+\])(?::([0-9]+))?", re.ASCII)
+_HOST = re.compile(NAME + r"(?::([0-9]+))?", re.ASCII)
 
 
 class DiscoveryFailed(PhalanxError):
