@@ -112,7 +112,7 @@ class Wire:
             self._connection.close()
 
     def __del__(self) -> None:
-        self.close()  # else both would close the descriptor, which may be another's by then
+        self._socket.detach()  # the connection closes the descriptor of both; twice, it may be another's by then
 
 
 class Listener:
