@@ -24,7 +24,7 @@ from benchmarks.horovod_models import Orders
 from benchmarks.ranks import TIMEOUT_S, environment, free_port, run_processes
 
 RANKS = 2
-ROWS = {"conv": 2, "gpt": 2}
+ROWS = {"conv": 3, "gpt": 4}
 """Of one rank in a step, so few that the peers average for about a third of it."""
 STEPS, WARMUP = 100, 10
 CALLS = 400
