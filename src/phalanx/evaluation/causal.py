@@ -105,7 +105,7 @@ def score(
         Answers(MODEL, by_document),
         _tables(corpus, targets - 1, document, progress),
         sizes,
-        loss=MeanLoss.of(by_document.tolist(), len(targets)).value,
+        loss=MeanLoss().update(by_document, len(targets)).compute(),
         tokens=len(targets),
         split={"files": len(set(names[seen])), "bytes": int(sizes.sum()), "tokens": len(targets)},
         method=(

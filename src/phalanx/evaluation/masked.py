@@ -85,7 +85,7 @@ def score(
         Answers(MODEL, by_row.pop(MODEL)),
         [Answers(name, found, name == UNMASKED, note) for name, found in by_row.items()],
         predicted,
-        loss=MeanLoss.of(np.concatenate([*losses, np.empty(0)]).tolist(), int(predicted.sum())).value,
+        loss=MeanLoss().update(np.concatenate([*losses, np.empty(0)]), int(predicted.sum())).compute(),
         tokens=int(predicted.sum()),
         split=split | ({"bytes": held_out.bytes} if done == loader.held_out_rows else {}),
         method=(

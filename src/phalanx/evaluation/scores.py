@@ -117,9 +117,9 @@ def compare(
 
 def _score(metric: Metric, answers: Answers, sizes: NDArray[np.int64]) -> Score:
     if metric == "top1":
-        value = TopK(1, round(answers.amounts.sum()), int(sizes.sum())).value
+        value = TopK().add(round(answers.amounts.sum()), int(sizes.sum())).compute()
     else:
-        value = BitsPerByte.of(answers.amounts.tolist(), int(sizes.sum())).value
+        value = BitsPerByte().update(answers.amounts, int(sizes.sum())).compute()
     error = ratio_error(_in_units(metric, answers.amounts), sizes)
     return Score(answers.name, value, error, answers.sees_more, answers.note)
 
