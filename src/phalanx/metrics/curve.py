@@ -110,7 +110,7 @@ class Curve:
         area = self.roc_auc
         of_needles = self.needles @ (self.placements / self.negatives - area) ** 2 / (self.positives - 1)
         found = np.append(0.0, self.true_positives)
-        # A straw in the gap above threshold i scores less than the needles found before i; one that ties, half of i too.
+        # A straw in the gap above threshold i lies below the needles found before it; one on it, below half of its own.
         in_gaps, tied = found / self.positives, (found[:-1] + self.needles / 2) / self.positives
         amounts = np.append(self.above, self.below)
         of_straws = (amounts @ (in_gaps - area) ** 2 + self.straws @ (tied - area) ** 2) / (self.negatives - 1)

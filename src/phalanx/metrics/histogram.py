@@ -78,7 +78,7 @@ class ScoreHistogram(State):
     def compute(self) -> CertifiedRanking:
         """Raises BadInput when there are no needles or no straws."""
         straws, needles = self._counts[:, ::-1].astype(np.float64)  # highest first
-        positives, negatives = needles.sum(), straws.sum()
+        positives, negatives = float(needles.sum()), float(straws.sum())
         for name, amount in (("needles", positives), ("straws", negatives)):
             if not amount:
                 raise BadInput(f"the {name} are missing: a ranking needs both classes")

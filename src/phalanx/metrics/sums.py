@@ -97,7 +97,7 @@ class ExactSums:
         def totals(digits: NDArray[np.float64]) -> NDArray[np.float64]:
             if cells is None:
                 return np.append(digits.sum(), np.zeros(self.cells - 1))
-            return np.bincount(cells, digits, self.cells)
+            return np.bincount(cells, digits, self.cells).astype(np.float64, copy=False)
 
         self._take(values, totals)
 
