@@ -65,12 +65,13 @@ class Curve:
     @cached_property
     def positives(self) -> float:
         """Of all needles."""
-        return float(self.needles.sum())
+        return float(self.true_positives[-1]) if len(self.scores) else 0.0
 
     @cached_property
     def negatives(self) -> float:
         """Of all straws."""
-        return float(self.straws.sum() + self.above.sum() + self.below)
+        # Of the same running sum: weights may round, but no rate shall pass 1.
+        return (float(self.false_positives[-1]) if len(self.scores) else 0.0) + self.below
 
     @cached_property
     def true_positives(self) -> NDArray[np.float64]:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from phalanx.metrics import arrays
 from phalanx.metrics.curve import Curve
 from phalanx.metrics.errors import BadInput
+from phalanx.metrics.placing import Placing
 from phalanx.metrics.state import State
 from phalanx.metrics.sums import ExactSums
 
-_CHUNK = 1 << 18  # scores that are sorted together: they and their weights stay in a core's cache
+_CHUNK = 1 << 16  # scores that are placed together: what is made of them stays in a core's cache
 
 Batches = Iterable[tuple[Any, ...]]
 """Of (labels, scores) or (labels, scores, weights)."""
@@ -48,7 +49,7 @@ class Needles(State):
         """Labels and scores [n], weights [n] where `weighted`. Raises BadInput."""
         is_needle, found, heavy = _taken(self, labels, scores, weights)
         self.straws += int(len(is_needle) - is_needle.sum())
-        self._scores.append(found[is_needle])
+        self._scores.append(found[is_needle] + 0)  # -0 becomes 0: equal scores have equal bits
         if heavy is not None:
             self._weights.append(heavy[is_needle])
         return self
@@ -115,8 +116,8 @@ class Gaps(State):
         self._levels, counts = np.unique(needles, return_counts=True)
         self._counts = counts.astype(np.int64)
         self._seen = np.zeros(2, np.int64)  # needles, straws
-        # Cell 2i: the gap below level i; cell 2i + 1: level i itself; the last: the gap above all.
-        self._cells = 2 * len(self._levels) + 1
+        self._placing = Placing(self._levels)
+        self._cells = self._placing.cells
         self._straws = np.zeros(self._cells, np.int64)
         self._heavy = ExactSums(self._cells) if self.weighted else None
 
@@ -127,28 +128,15 @@ class Gaps(State):
         is_needle, found, heavy = _taken(self, labels, scores, weights)
         needles = int(is_needle.sum())
         self._seen += needles, len(is_needle) - needles
-        levels = self._levels
         for start in range(0, len(found), _CHUNK):
             part = slice(start, start + _CHUNK)
-            straw = ~is_needle[part]
-            chunk = found[part][straw]
-            if self._heavy is None or heavy is None:
-                chunk.sort()
-                self._straws += np.diff(self._edges(chunk, levels), append=len(chunk))
-                continue
-            order = np.argsort(chunk)
-            starts = self._edges(chunk[order], levels)
-            self._straws += np.diff(starts, append=len(chunk))
-            self._heavy.add_sorted(heavy[part][straw][order], starts)
+            chunk, marked = found[part], is_needle[part]
+            cells = self._placing.cells_of(chunk)
+            self._straws += np.bincount(cells, minlength=self._cells)
+            self._straws -= np.bincount(cells[marked], minlength=self._cells)
+            if self._heavy is not None and heavy is not None:
+                self._heavy.add(np.where(marked, 0.0, heavy[part]), cells)
         return self
-
-    def _edges(self, chunk: NDArray[Any], levels: NDArray[Any]) -> NDArray[np.int64]:
-        """Where in a sorted chunk each cell begins."""
-        starts = np.zeros(self._cells, np.int64)
-        # Compared as what both are: float32 among float64 is exact, so no score changes its place.
-        starts[1::2] = np.searchsorted(chunk, levels, "left")
-        starts[2::2] = np.searchsorted(chunk, levels, "right")
-        return starts
 
     def compute(self) -> Curve:
         """Raises BadInput when the second pass did not see what the first saw, or there are no needles or no straws."""

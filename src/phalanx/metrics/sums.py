@@ -50,32 +50,6 @@ class ExactSums:
             self._add(numbers[part], None if cells is None else cells[part])
         return self
 
-    def add_sorted(self, values: NDArray[np.float64], starts: NDArray[np.int64]) -> ExactSums:
-        """Floats [n]: those from starts[i] up to the next start to cell i; an empty run adds nothing.
-
-        `starts` int64 [cells], ascending, at most n. Faster than `add`, as nothing is looked up.
-        """
-        ends = np.append(starts[1:], len(values))
-        for start in range(0, len(values), _CHUNK):
-            stop = min(start + _CHUNK, len(values))
-            first, last = np.clip(starts, start, stop) - start, np.clip(ends, start, stop) - start
-            self._add_runs(values[start:stop], first, last)
-        return self
-
-    def _add_runs(self, values: NDArray[np.float64], first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
-        finite = np.isfinite(values).all()
-        if not finite or _exponents_apart(values) > _RANGE:
-            cells = np.repeat(np.arange(self.cells), last - first)
-            self._add(values[first[0] :], cells)
-            return
-
-        def totals(digits: NDArray[np.float64]) -> NDArray[np.float64]:
-            sums = np.concatenate([[0.0], np.cumsum(digits)])
-            found: NDArray[np.float64] = sums[last] - sums[first]
-            return found
-
-        self._take(values, totals)
-
     def _add(self, values: NDArray[np.float64], cells: NDArray[np.integer[Any]] | None) -> None:
         finite = np.isfinite(values)
         if not finite.all():
