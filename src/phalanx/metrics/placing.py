@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _BUCKETS_A_LEVEL = 64
 _MOST_BUCKETS = 1 << 20
-_TAIL = 0.001  # of the levels at each end lie outside the equal buckets: one far away shall not make them wide
+_TAIL, _FAR = 0.001, 4  # this share at each end lies outside the buckets where they would be 4 times as wide for it
 
 
 class Placing:
@@ -36,8 +36,11 @@ class Placing:
         """Of the buckets, and how many there are to a unit."""
         if not len(self.levels):
             return 0.0, 0.0, 0.0
+        low, high = float(self.levels[0]), float(self.levels[-1])
         tail = int(len(self.levels) * _TAIL)
-        low, high = float(self.levels[tail]), float(self.levels[len(self.levels) - 1 - tail])
+        inner_low, inner_high = float(self.levels[tail]), float(self.levels[len(self.levels) - 1 - tail])
+        if high - low > _FAR * (inner_high - inner_low) > 0:
+            low, high = inner_low, inner_high
         scale = (self._buckets - 1) / (high - low) if high > low else 0.0
         if not (np.isfinite(scale) and np.isfinite(high - low)):  # then all share a bucket and are searched for
             return low, low, 0.0
