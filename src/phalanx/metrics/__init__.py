@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
+    from phalanx.metrics.confusion import Confusion, ConfusionMatrix
     from phalanx.metrics.curve import Curve
     from phalanx.metrics.errors import BadInput, DifferentDefinition, MetricError
     from phalanx.metrics.histogram import CertifiedRanking, Interval, ScoreHistogram
@@ -22,6 +23,8 @@ _HOMES = {
     "BadInput": "errors",
     "BitsPerByte": "states",
     "CertifiedRanking": "histogram",
+    "Confusion": "confusion",
+    "ConfusionMatrix": "confusion",
     "Curve": "curve",
     "DifferentDefinition": "errors",
     "ExactSums": "sums",
@@ -39,6 +42,8 @@ __all__ = [
     "BadInput",
     "BitsPerByte",
     "CertifiedRanking",
+    "Confusion",
+    "ConfusionMatrix",
     "Curve",
     "DifferentDefinition",
     "ExactSums",

@@ -144,6 +144,18 @@ class ExactSums:
                 self._special = other._special + (0.0 if self._special is None else self._special)
         return self
 
+    def spread(self, places: NDArray[np.int64], cells: int) -> ExactSums:
+        """The same sums among more `cells`: what is in cell i here is in cell places[i] there."""
+        self._carry()
+        made = ExactSums(cells)
+        made._low, made._additions = self._low, 1
+        made._digits = np.zeros((len(self._digits), cells), np.int64)
+        made._digits[:, places] = self._digits
+        if self._special is not None:
+            made._special = np.zeros(cells)
+            made._special[places] = self._special
+        return made
+
     def values(self) -> NDArray[np.float64]:
         """float64 [cells]: each sum, rounded once to the nearest double; infinite beyond the largest."""
         self._carry()
