@@ -1,0 +1,537 @@
+"""Metrics of classes, under scikit-learn's names. Counts are those of `confusion`; 0/0 is answered by convention."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from phalanx.metrics.confusion import Confusion, ConfusionMatrix
+from phalanx.metrics.errors import BadInput
+from phalanx.metrics.functional.targets import BINARY, MULTILABEL, Targets, check_targets, undefined
+
+ZeroDivision = Literal["warn"] | float
+_AVERAGES = (None, "micro", "macro", "weighted", "samples")
+Array = NDArray[Any]
+
+
+def confusion_matrix(
+    y_true: Any, y_pred: Any, *, labels: Any = None, sample_weight: Any = None, normalize: str | None = None
+) -> Array:
+    """Rows are the truth, columns what was called; only of pairs that are both in `labels`, in its order.
+
+    `normalize`: "true" (rows add up to 1), "pred" (columns) or "all". int64, or float64 where weighted or normalised.
+    """
+    targets = check_targets(y_true, y_pred, sample_weight)
+    if targets.kind == MULTILABEL:
+        raise BadInput(f"{targets.kind} is not supported")
+    found = _confusion(targets)
+    if labels is not None:
+        wanted = np.asarray(labels)
+        if not wanted.size:
+            raise BadInput("'labels' should contain at least one label.")
+        if not np.isin(wanted, targets.truth).any():
+            raise BadInput("At least one label specified must be in y_true")
+        matrix = _of_labels(found, wanted)
+    else:
+        matrix = found.counts
+    if normalize is not None:
+        if normalize not in ("true", "pred", "all"):
+            raise BadInput(f"normalize must be one of {{'true', 'pred', 'all', None}}, not {normalize!r}")
+        whole = {"true": matrix.sum(axis=1, keepdims=True), "pred": matrix.sum(axis=0, keepdims=True)}
+        with np.errstate(all="ignore"):
+            matrix = np.nan_to_num(matrix / whole.get(normalize, matrix.sum()))
+    if matrix.shape == (1, 1):
+        warnings.warn(
+            "A single label was found in 'y_true' and 'y_pred'. For the confusion matrix to have the correct shape, "
+            "use the 'labels' parameter to pass all known labels.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return matrix
+
+
+def multilabel_confusion_matrix(
+    y_true: Any, y_pred: Any, *, sample_weight: Any = None, labels: Any = None, samplewise: bool = False
+) -> Array:
+    """[labels, 2, 2] of (true negatives, false positives; false negatives, true positives) of each label, or sample."""
+    right, called, true, total = _counts(check_targets(y_true, y_pred, sample_weight), labels, samplewise)
+    false_positives, false_negatives = called - right, true - right
+    true_negatives = total - right - false_positives - false_negatives
+    return np.array([true_negatives, false_positives, false_negatives, right]).T.reshape(-1, 2, 2)
+
+
+def accuracy_score(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_weight: Any = None) -> float:
+    """Share of examples called exactly what they are, of multi-label ones in every label; or how many."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    right = targets.truth == targets.called
+    if targets.kind == MULTILABEL:
+        right = right.all(axis=1)
+    if normalize:
+        return float(np.average(right, weights=targets.weights))
+    return float(right.sum() if targets.weights is None else right @ targets.weights)
+
+
+def zero_one_loss(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_weight: Any = None) -> float:
+    """Share, or number, of examples not called what they are."""
+    score = accuracy_score(y_true, y_pred, normalize=normalize, sample_weight=sample_weight)
+    if normalize:
+        return 1 - score
+    weights = check_targets(y_true, y_pred, sample_weight).weights
+    return (len(y_true) if weights is None else float(weights.sum())) - score
+
+
+def hamming_loss(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
+    """Share of labels that are wrong."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    wrong = targets.truth != targets.called
+    each = wrong.mean(axis=1) if targets.kind == MULTILABEL else wrong
+    return float(np.average(each, weights=targets.weights))
+
+
+def balanced_accuracy_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None, adjusted: bool = False) -> float:
+    """Mean recall of the classes in the truth; `adjusted` so that chance is 0."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    if targets.kind == MULTILABEL:
+        raise BadInput(f"{targets.kind} is not supported")
+    found = _confusion(targets)
+    there = found.support > 0
+    if not there.all():
+        warnings.warn("y_pred contains classes not in y_true", stacklevel=2)
+    score = found.balanced_accuracy
+    if adjusted:
+        chance = 1 / int(there.sum())
+        score = (score - chance) / (1 - chance) if chance < 1 else math.nan
+    return score
+
+
+def cohen_kappa_score(
+    y1: Any,
+    y2: Any,
+    *,
+    labels: Any = None,
+    weights: Literal["linear", "quadratic"] | None = None,
+    sample_weight: Any = None,
+    replace_undefined_by: float = math.nan,
+) -> float:
+    """Agreement of two raters beyond chance."""
+    if labels is not None and not np.isin(np.asarray(labels), np.asarray(y1)).any():
+        raise BadInput(
+            "At least one label in `labels` must be present in `y1` (even though `cohen_kappa_score` is "
+            "otherwise agnostic to the order of `y1` and `y2`)."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A single label was found")
+        counts = confusion_matrix(y1, y2, labels=labels, sample_weight=sample_weight)
+    names = tuple(range(len(counts)))
+    if not counts.sum():
+        undefined(
+            "`y2` contains no labels that are present in both `y1` and `labels`. `cohen_kappa_score` is undefined "
+            f"and set to the value defined by the `replace_undefined_by` param, which is {replace_undefined_by}."
+        )
+        return replace_undefined_by
+    found = Confusion(names, counts.astype(np.float64)).kappa(weights)
+    if math.isnan(found):
+        undefined(
+            "`y1`, `y2` and `labels` have only one label in common. `cohen_kappa_score` is undefined and set to "
+            f"the value defined by the `replace_undefined_by` param, which is {replace_undefined_by}."
+        )
+        return replace_undefined_by
+    return found
+
+
+def matthews_corrcoef(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
+    """From -1 to 1; 0 where it is undefined."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    if targets.kind == MULTILABEL:
+        raise BadInput(f"{targets.kind} is not supported")
+    found = _confusion(targets).mcc
+    return 0.0 if math.isnan(found) else found
+
+
+def precision_score(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = "binary",
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> Any:
+    """Of those called the class, the share that is."""
+    return _scores(y_true, y_pred, 1.0, labels, pos_label, average, ("precision",), sample_weight, zero_division)[0]
+
+
+def recall_score(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = "binary",
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> Any:
+    """Of the class, the share that was called so."""
+    return _scores(y_true, y_pred, 1.0, labels, pos_label, average, ("recall",), sample_weight, zero_division)[1]
+
+
+def f1_score(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = "binary",
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> Any:
+    """2 TP / (2 TP + FP + FN)."""
+    return _scores(y_true, y_pred, 1.0, labels, pos_label, average, ("f-score",), sample_weight, zero_division)[2]
+
+
+def fbeta_score(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    beta: float,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = "binary",
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> Any:
+    """(1 + b²) TP / ((1 + b²) TP + b² FN + FP)."""
+    return _scores(y_true, y_pred, beta, labels, pos_label, average, ("f-score",), sample_weight, zero_division)[2]
+
+
+def precision_recall_fscore_support(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    beta: float = 1.0,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = None,
+    warn_for: Sequence[str] = ("precision", "recall", "f-score"),
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> tuple[Any, Any, Any, Any]:
+    """All three, and the examples of each class (None where averaged)."""
+    return _scores(y_true, y_pred, beta, labels, pos_label, average, warn_for, sample_weight, zero_division)
+
+
+def jaccard_score(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    labels: Any = None,
+    pos_label: Any = 1,
+    average: str | None = "binary",
+    sample_weight: Any = None,
+    zero_division: ZeroDivision = "warn",
+) -> Any:
+    """TP / (TP + FP + FN)."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    chosen = _labels(targets, average, labels, pos_label)
+    right, called, true, _ = _counts(targets, chosen, average == "samples")
+    whole = called + true - right
+    if average == "micro":
+        right, whole = right.sum(keepdims=True), whole.sum(keepdims=True)
+    each = _divided(right, whole, "jaccard", "true or predicted", average, ("jaccard",), zero_division)
+    if average is None:
+        return each
+    weights = {"weighted": true, "samples": targets.weights}.get(average)
+    if weights is not None and not np.any(weights):
+        weights = None
+    return float(np.average(each, weights=weights))
+
+
+def class_likelihood_ratios(
+    y_true: Any, y_pred: Any, *, labels: Any = None, sample_weight: Any = None, replace_undefined_by: Any = math.nan
+) -> tuple[float, float]:
+    """By how much a call changes the odds, and by how much none: sensitivity / (1 - specificity) and its opposite."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    if targets.kind != BINARY:
+        raise BadInput(
+            f"class_likelihood_ratios only supports binary classification problems, got targets of type: {targets.kind}"
+        )
+    positive, negative = _replacements(replace_undefined_by)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A single label was found")
+        matrix = confusion_matrix(y_true, y_pred, sample_weight=sample_weight, labels=labels)
+    (tn, fp), (fn, tp) = matrix.astype(float).tolist() if matrix.shape == (2, 2) else [[0.0, 0.0], [0.0, 0.0]]
+    if matrix.shape != (2, 2) or not tp + fn:
+        undefined(
+            "No samples of the positive class are present in `y_true`. `positive_likelihood_ratio` and "
+            "`negative_likelihood_ratio` are both set to `np.nan`."
+        )
+        return math.nan, math.nan
+    if not fp + tn:
+        undefined(
+            "The positive likelihood ratio is ill-defined: there are no samples of the negative class in `y_true`."
+        )
+    how = "set to {}. Use the `replace_undefined_by` param to control this behavior."
+    if not fp:
+        why = "is ill-defined and" if tp else "is"
+        none = "" if tp else "No samples were predicted for the positive class and "
+        undefined(f"{none}`positive_likelihood_ratio` {why} {how.format(_said(positive))}")
+    if not tn:
+        undefined(f"`negative_likelihood_ratio` is ill-defined and {how.format(_said(negative))}")
+    sensitivity, others = tp / (tp + fn), tn + fp
+    return (
+        sensitivity / (fp / others) if fp else positive,
+        (1 - sensitivity) / (tn / others) if tn else negative,
+    )
+
+
+def classification_report(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    labels: Any = None,
+    target_names: Sequence[str] | None = None,
+    sample_weight: Any = None,
+    digits: int = 2,
+    output_dict: bool = False,
+    zero_division: ZeroDivision = "warn",
+) -> str | dict[str, Any]:
+    """Precision, recall, F1 and support of each class and their averages, as text or as a dict."""
+    targets = check_targets(y_true, y_pred, sample_weight)
+    wanted = targets.labels if labels is None else np.asarray(labels)
+    all_there = targets.kind != MULTILABEL and (labels is None or set(targets.labels) <= set(wanted))
+    if target_names is not None and len(wanted) != len(target_names):
+        if labels is None:
+            raise BadInput(
+                f"Number of classes, {len(wanted)}, does not match size of target_names, {len(target_names)}. Try "
+                "specifying the labels parameter"
+            )
+        warnings.warn(
+            f"labels size, {len(wanted)}, does not match size of target_names, {len(target_names)}", stacklevel=2
+        )
+    names = [str(each) for each in (wanted if target_names is None else target_names)]
+    heads = ["precision", "recall", "f1-score", "support"]
+    options: dict[str, Any] = {"labels": wanted, "sample_weight": sample_weight, "zero_division": zero_division}
+    each = precision_recall_fscore_support(y_true, y_pred, average=None, **options)
+    rows = dict(zip(names, zip(*each, strict=True), strict=False))
+    averages = {}
+    for average in ("micro", "macro", "weighted", *(("samples",) if targets.kind == MULTILABEL else ())):
+        found = precision_recall_fscore_support(y_true, y_pred, average=average, **options)
+        name = "accuracy" if average == "micro" and all_there else f"{average} avg"
+        averages[name] = (*found[:3], each[3].sum())
+    if output_dict:
+        report: dict[str, Any] = {name: dict(zip(heads, map(_plain, row), strict=True)) for name, row in rows.items()}
+        report |= {name: dict(zip(heads, map(_plain, row), strict=True)) for name, row in averages.items()}
+        if "accuracy" in report:
+            report["accuracy"] = report["accuracy"]["precision"]
+        return report
+    width = max(*map(len, names), len("weighted avg"), digits)
+    lines = [f"{'':>{width}s} " + "".join(f" {head:>9}" for head in heads), ""]
+    for block in (rows, averages):
+        for name, row in block.items():
+            numbers = [f"{number:>9.{digits}f}" for number in row[:3]]
+            if name == "accuracy" and block is averages:
+                numbers[:2] = [f"{'':>9}"] * 2
+            lines.append(f"{name:>{width}s} " + "".join(f" {number}" for number in numbers) + f" {row[3]:>9}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _plain(number: Any) -> Any:
+    return number.item() if hasattr(number, "item") else number
+
+
+def _scores(
+    y_true: Any,
+    y_pred: Any,
+    beta: float,
+    labels: Any,
+    pos_label: Any,
+    average: str | None,
+    warn_for: Sequence[str],
+    sample_weight: Any,
+    zero_division: ZeroDivision,
+) -> tuple[Any, Any, Any, Any]:
+    """Precision, recall, F and support, each averaged unless `average` is None."""
+    if not beta >= 0:
+        raise BadInput(f"beta should be >=0 in the F-beta score, got {beta}")
+    targets = check_targets(y_true, y_pred, sample_weight)
+    chosen = _labels(targets, average, labels, pos_label)
+    right, called, true, _ = _counts(targets, chosen, average == "samples")
+    if average == "micro":
+        right, called, true = (each.sum(keepdims=True) for each in (right, called, true))
+    precision = _divided(right, called, "precision", "predicted", average, warn_for, zero_division)
+    recall = _divided(right, true, "recall", "true", average, warn_for, zero_division)
+    if math.isinf(beta):
+        both = recall
+    elif beta == 0:
+        both = precision
+    else:
+        square = beta * beta
+        both = _divided(
+            (1 + square) * right,
+            square * true + called,
+            "f-score",
+            "true nor predicted",
+            average,
+            warn_for,
+            zero_division,
+        )
+    if average is None:
+        return precision, recall, both, true
+    weights = {"weighted": true, "samples": targets.weights}.get(average)
+    precision, recall, both = (_average_of_defined(each, weights) for each in (precision, recall, both))
+    return precision, recall, both, None
+
+
+def _average_of_defined(each: Array, weights: Array | None) -> float:
+    """Without those that are NaN, which only a `zero_division` of NaN leaves."""
+    there = ~np.isnan(each)
+    if not there.any():
+        return math.nan
+    if weights is not None and weights[there].sum():
+        return float(np.average(each[there], weights=weights[there]))
+    return float(np.average(each[there]))
+
+
+def _divided(
+    part: Array,
+    whole: Array,
+    metric: str,
+    missing: str,
+    average: str | None,
+    warn_for: Sequence[str],
+    zero_division: ZeroDivision,
+) -> Array:
+    """part / whole; where whole is 0, what `zero_division` says."""
+    if not (zero_division == "warn" or zero_division in (0, 1) or math.isnan(float(zero_division))):
+        raise BadInput(f"zero_division must be one of {{'warn', 0.0, 1.0, nan}}, not {zero_division!r}")
+    empty = whole == 0
+    found: Array = part / np.where(empty, 1, whole)
+    if not empty.any():
+        return found
+    found[empty] = 0.0 if zero_division == "warn" else float(zero_division)
+    if zero_division == "warn" and metric in warn_for:
+        missed, within = ("label", "sample") if average == "samples" else ("sample", "label")
+        where = "due to" if len(found) == 1 else f"in {within}s with"
+        undefined(
+            f"{metric.capitalize()} is ill-defined and being set to 0.0 {where} no {missing} {missed}s. "
+            "Use `zero_division` parameter to control this behavior."
+        )
+    return found
+
+
+def _labels(targets: Targets, average: str | None, labels: Any, pos_label: Any) -> Any:
+    """Those that count."""
+    if average not in _AVERAGES and average != "binary":
+        raise BadInput(f"average has to be one of {_AVERAGES}")
+    if average == "binary":
+        if targets.kind != BINARY:
+            options = [each for each in _AVERAGES if each != "samples" or targets.kind == MULTILABEL]
+            raise BadInput(
+                f"Target is {targets.kind} but average='binary'. Please choose another average setting, one of "
+                f"{options}."
+            )
+        if pos_label not in targets.labels.tolist() and len(targets.labels) >= 2:
+            raise BadInput(f"pos_label={pos_label} is not a valid label. It should be one of {targets.labels}")
+        return [pos_label]
+    if pos_label not in (None, 1):
+        warnings.warn(
+            f"Note that pos_label (set to {pos_label!r}) is ignored when average != 'binary' (got {average!r}). You "
+            "may use labels=[pos_label] to specify a single positive class.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return labels
+
+
+def _counts(targets: Targets, labels: Any, samplewise: bool) -> tuple[Array, Array, Array, Any]:
+    """True positives, called, true, and all there are: of each label in `labels`, or of each sample."""
+    if targets.kind == MULTILABEL:
+        return _indicator_counts(targets, labels, samplewise)
+    if samplewise:
+        raise BadInput("Samplewise metrics are not available outside of multilabel classification.")
+    found = _confusion(targets)
+    wanted = targets.labels if labels is None else np.asarray(labels)
+    place = {label: index for index, label in enumerate(found.labels)}
+    chosen = np.array([place.get(label, -1) for label in wanted.tolist()], int)
+    there = chosen >= 0
+    kind = found.counts.dtype if targets.weights is not None else np.int64
+    columns = [np.zeros(len(chosen), kind) for _ in range(3)]
+    for column, values in zip(columns, (np.diag(found.counts), found.called, found.support), strict=True):
+        column[there] = values[chosen[there]]
+    return columns[0], columns[1], columns[2], found.counts.sum()
+
+
+def _indicator_counts(targets: Targets, labels: Any, samplewise: bool) -> tuple[Array, Array, Array, Any]:
+    truth, called = targets.truth != 0, targets.called != 0
+    if labels is not None:
+        wanted = np.asarray(labels)
+        for strange, word in ((wanted[wanted >= truth.shape[1]], ">"), (wanted[wanted < 0], "<")):
+            if strange.size:
+                limit = truth.shape[1] - 1 if word == ">" else 0
+                raise BadInput(
+                    f"All labels must be in [0, n labels) for multilabel targets. Got {strange.flat[0]} {word} {limit}"
+                )
+        truth, called = truth[:, wanted], called[:, wanted]
+    if samplewise:
+        found = (truth & called).sum(axis=1), called.sum(axis=1), truth.sum(axis=1)
+        total: Any = truth.shape[1]
+        if targets.weights is not None:
+            return (
+                found[0] * targets.weights,
+                found[1] * targets.weights,
+                found[2] * targets.weights,
+                total * targets.weights,
+            )
+        return (*found, total)
+    weights = np.ones(len(truth), np.int64) if targets.weights is None else targets.weights
+    right, all_called, true = (weights @ each for each in (truth & called, called, truth))
+    return right, all_called, true, weights.sum()
+
+
+def _confusion(targets: Targets) -> Confusion:
+    weights, names = targets.weights, targets.labels.tolist()
+    if weights is None or (weights.dtype.kind == "f" and not (weights < 0).any()):
+        state = ConfusionMatrix(names, weighted=weights is not None)
+        return state.update(targets.truth, targets.called, weights).compute()
+    # Whole numbers stay whole; weights below 0 scikit-learn allows and the states refuse.
+    size = len(names)
+    rows, columns = (np.searchsorted(targets.labels, each) for each in (targets.truth, targets.called))
+    counts = np.zeros(size * size, weights.dtype)
+    np.add.at(counts, rows * size + columns, weights)
+    if counts.dtype.kind == "i" and (np.bincount(rows * size + columns, np.abs(weights)) >= 2.0**63).any():
+        raise BadInput("the sum of the weights is beyond 64 bits", remedy="give them as floats")
+    return Confusion(tuple(names), counts.reshape(size, size))
+
+
+def _of_labels(found: Confusion, labels: ArrayLike) -> Array:
+    place = {label: index for index, label in enumerate(found.labels)}
+    chosen = np.array([place.get(label, -1) for label in np.asarray(labels).tolist()])
+    padded = np.pad(found.counts, ((0, 1), (0, 1)))
+    chosen_only: Array = padded[np.ix_(chosen, chosen)]
+    return chosen_only
+
+
+def _said(number: float) -> str:
+    return "`np.nan`" if math.isnan(number) else f"`{number}`"
+
+
+def _replacements(given: Any) -> tuple[float, float]:
+    if not isinstance(given, dict):
+        return float(given), float(given)
+    words = (
+        "The dictionary passed as `replace_undefined_by` needs to be in the form `{'LR+': value_1, 'LR-': value_2}` where "
+        "`LR+` ranges from 1 to infinity and `LR-` from 0 to 1, or is nan."
+    )
+    positive, negative = given.get("LR+"), given.get("LR-")
+    if not (isinstance(positive, int | float) and isinstance(negative, int | float)):
+        raise BadInput(words)
+    if not (math.isnan(positive) or positive >= 1) or not (math.isnan(negative) or 0 <= negative <= 1):
+        raise BadInput(words)
+    return float(positive), float(negative)
