@@ -1,7 +1,10 @@
 """BLEU and chrF: the numbers and signatures of sacrebleu, on texts as they are and on any texts; the same from any parts."""
 
+import io
+import json
 import math
 import random
+import subprocess
 import sys
 import unicodedata
 from typing import Any
@@ -269,6 +272,20 @@ def test_a_perfect_text_has_a_hundred_and_one_of_other_words_nothing() -> None:
 def test_what_cannot_be_meant_is_refused(call: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         call()
+
+
+def test_a_process_that_has_not_used_the_class_yet_reads_its_state() -> None:
+    state = Chrf(word_order=2).update(HYPOTHESES, FULL)
+    program = (
+        "import sys; from phalanx.metrics import State; print(State.from_bytes(sys.stdin.buffer.read()).compute())"
+    )
+    told = subprocess.run([sys.executable, "-c", program], input=state.to_bytes(), capture_output=True, check=True)
+    assert told.stdout.decode().strip() == str(state.compute())
+    for name in ("BadInput", "NotThere"):
+        file = io.BytesIO()
+        np.savez(file, definition=np.frombuffer(json.dumps({"metric": name}).encode(), np.uint8))
+        with pytest.raises(BadInput, match=f"no state of a metric .*{name}"):
+            State.from_bytes(file.getvalue())
 
 
 def test_other_settings_do_not_merge() -> None:

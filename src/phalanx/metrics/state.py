@@ -15,6 +15,7 @@ import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -105,7 +106,7 @@ class State(ABC):
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 parts = {name: arrays[name] for name in arrays.files}
             meaning = json.loads(parts.pop(_MEANING).tobytes())
-            return State._kinds[meaning.pop("metric")].of_parts(meaning, parts)
+            return _kind(meaning.pop("metric")).of_parts(meaning, parts)
         except BadInput:
             raise
         except (
@@ -120,6 +121,14 @@ class State(ABC):
             zipfile.BadZipFile,
         ) as error:
             raise BadInput(f"these {len(data):,} bytes are no state of a metric ({error})") from None
+
+
+def _kind(name: str) -> type[State]:
+    """By its class's name; the public ones are loaded if they were not used here yet."""
+    found = State._kinds.get(name) or getattr(import_module("phalanx.metrics"), name)
+    if not (isinstance(found, type) and issubclass(found, State)):
+        raise ValueError(f"{name} is no state")
+    return found
 
 
 def _same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
