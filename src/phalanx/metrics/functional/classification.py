@@ -385,8 +385,8 @@ def _scores(
     if average is None:
         return precision, recall, both, true
     weights = {"weighted": true, "samples": targets.weights}.get(average)
-    precision, recall, both = (_average_of_defined(each, weights) for each in (precision, recall, both))
-    return precision, recall, both, None
+    averaged = [_average_of_defined(each, weights) for each in (precision, recall, both)]
+    return averaged[0], averaged[1], averaged[2], None
 
 
 def _average_of_defined(each: Array, weights: Array | None) -> float:
@@ -526,8 +526,8 @@ def _replacements(given: Any) -> tuple[float, float]:
     if not isinstance(given, dict):
         return float(given), float(given)
     words = (
-        "The dictionary passed as `replace_undefined_by` needs to be in the form `{'LR+': value_1, 'LR-': value_2}` where "
-        "`LR+` ranges from 1 to infinity and `LR-` from 0 to 1, or is nan."
+        "The dictionary passed as `replace_undefined_by` needs to be in the form `{'LR+': value_1, 'LR-': value_2}` "
+        "where `LR+` ranges from 1 to infinity and `LR-` from 0 to 1, or is nan."
     )
     positive, negative = given.get("LR+"), given.get("LR-")
     if not (isinstance(positive, int | float) and isinstance(negative, int | float)):
