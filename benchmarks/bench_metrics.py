@@ -8,6 +8,7 @@ float32), else nothing is measured.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -34,6 +35,8 @@ Progress = Callable[[str], None]
 
 def run(options: Options, progress: Progress) -> list[Comparison]:
     """Raises NotEqual when two sides answer differently, RankFailed when one fails."""
+    if not has_torchmetrics():
+        progress(f"metrics: LEFT OUT: {TORCH}: it is not installed; `make bench` does that")
     sizes = {10**5: options.rounds} if options.quick else {SIZE: options.rounds, LARGE: min(options.rounds, 2)}
     found = []
     with tempfile.TemporaryDirectory(prefix="phalanx-bench-") as scratch:
@@ -97,7 +100,7 @@ def _ranking(size: int, dtype: str, weighted: bool, rounds: int, scratch: Path, 
     sides = [Side(OURS, both_passes), Side(PEER, peer("scikit_learn", PEER))]
     if not weighted:
         sides.append(Side(ONE_PASS, one_pass))
-        if size < LARGE:
+        if size < LARGE and has_torchmetrics():
             sides.append(Side(TORCH, peer("torchmetrics", TORCH)))
     kind = "weighted" if weighted else "unweighted"
     comparison = compare(
@@ -133,7 +136,9 @@ def _confusion(size: int, rounds: int, scratch: Path, progress: Progress) -> Com
 
         return measure
 
-    sides = [Side(OURS, ours), Side(PEER, peer("scikit_learn", PEER)), Side(TORCH, peer("torchmetrics", TORCH))]
+    sides = [Side(OURS, ours), Side(PEER, peer("scikit_learn", PEER))]
+    if has_torchmetrics():
+        sides.append(Side(TORCH, peer("torchmetrics", TORCH)))
     comparison = compare(
         f"confusion matrix of 10^{len(str(size)) - 1} guesses among 10 classes",
         "CPU s",
@@ -146,6 +151,10 @@ def _confusion(size: int, rounds: int, scratch: Path, progress: Progress) -> Com
     if any(answers[name] != answers[OURS] for name in answers):
         raise NotEqual("the confusion matrices differ")
     return replace(comparison, notes={**comparison.notes, **_verdict(comparison, TARGETS["confusion"])})
+
+
+def has_torchmetrics() -> bool:
+    return importlib.util.find_spec("torchmetrics") is not None
 
 
 def _verdict(comparison: Comparison, target: float) -> dict[str, object]:
