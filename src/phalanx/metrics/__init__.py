@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
+    from phalanx.metrics.comparison import Comparison, PairedAccuracy, mcnemar_test, paired_bootstrap
     from phalanx.metrics.confusion import Confusion, ConfusionMatrix
     from phalanx.metrics.curve import Curve
     from phalanx.metrics.errors import BadInput, DifferentDefinition, MetricError
@@ -42,6 +43,15 @@ if TYPE_CHECKING:
     )
     from phalanx.metrics.functional.targets import UndefinedMetricWarning
     from phalanx.metrics.histogram import CertifiedRanking, Interval, ScoreHistogram
+    from phalanx.metrics.intervals import (
+        ConfidenceInterval,
+        bootstrap,
+        bootstrap_ranking,
+        bootstrap_states,
+        roc_auc_interval,
+        wilson,
+    )
+    from phalanx.metrics.paired import PairedGaps, PairedNeedles, compare_rankings, delong_test
     from phalanx.metrics.ranking import Gaps, Needles, rank
     from phalanx.metrics.state import State
     from phalanx.metrics.states import BitsPerByte, MeanLoss, TopK
@@ -65,6 +75,8 @@ _HOMES = {
     "CertifiedRanking": "histogram",
     "Chrf": "text",
     "ChrfScore": "text",
+    "Comparison": "comparison",
+    "ConfidenceInterval": "intervals",
     "Confusion": "confusion",
     "ConfusionMatrix": "confusion",
     "Curve": "curve",
@@ -75,6 +87,9 @@ _HOMES = {
     "MeanLoss": "states",
     "MetricError": "errors",
     "Needles": "ranking",
+    "PairedAccuracy": "comparison",
+    "PairedGaps": "paired",
+    "PairedNeedles": "paired",
     "ScoreHistogram": "histogram",
     "State": "state",
     "TopK": "states",
@@ -83,29 +98,38 @@ _HOMES = {
     "auc": "functional.ranking",
     "average_precision_score": "functional.ranking",
     "balanced_accuracy_score": "functional.classification",
+    "bootstrap": "intervals",
+    "bootstrap_ranking": "intervals",
+    "bootstrap_states": "intervals",
     "class_likelihood_ratios": "functional.classification",
     "classification_report": "functional.classification",
     "cohen_kappa_score": "functional.classification",
+    "compare_rankings": "paired",
     "confusion_matrix": "functional.classification",
     "corpus_bleu": "text",
     "corpus_chrf": "text",
+    "delong_test": "paired",
     "det_curve": "functional.ranking",
     "f1_score": "functional.classification",
     "fbeta_score": "functional.classification",
     "hamming_loss": "functional.classification",
     "jaccard_score": "functional.classification",
     "matthews_corrcoef": "functional.classification",
+    "mcnemar_test": "comparison",
     "multilabel_confusion_matrix": "functional.classification",
+    "paired_bootstrap": "comparison",
     "precision_recall_curve": "functional.ranking",
     "precision_recall_fscore_support": "functional.classification",
     "precision_score": "functional.classification",
     "rank": "ranking",
     "recall_score": "functional.classification",
+    "roc_auc_interval": "intervals",
     "roc_auc_score": "functional.ranking",
     "roc_curve": "functional.ranking",
     "sentence_bleu": "text",
     "sentence_chrf": "text",
     "top_k_accuracy_score": "functional.ranking",
+    "wilson": "intervals",
     "zero_one_loss": "functional.classification",
 }
 __all__ = [
@@ -116,6 +140,8 @@ __all__ = [
     "CertifiedRanking",
     "Chrf",
     "ChrfScore",
+    "Comparison",
+    "ConfidenceInterval",
     "Confusion",
     "ConfusionMatrix",
     "Curve",
@@ -126,6 +152,9 @@ __all__ = [
     "MeanLoss",
     "MetricError",
     "Needles",
+    "PairedAccuracy",
+    "PairedGaps",
+    "PairedNeedles",
     "ScoreHistogram",
     "State",
     "TopK",
@@ -134,29 +163,38 @@ __all__ = [
     "auc",
     "average_precision_score",
     "balanced_accuracy_score",
+    "bootstrap",
+    "bootstrap_ranking",
+    "bootstrap_states",
     "class_likelihood_ratios",
     "classification_report",
     "cohen_kappa_score",
+    "compare_rankings",
     "confusion_matrix",
     "corpus_bleu",
     "corpus_chrf",
+    "delong_test",
     "det_curve",
     "f1_score",
     "fbeta_score",
     "hamming_loss",
     "jaccard_score",
     "matthews_corrcoef",
+    "mcnemar_test",
     "multilabel_confusion_matrix",
+    "paired_bootstrap",
     "precision_recall_curve",
     "precision_recall_fscore_support",
     "precision_score",
     "rank",
     "recall_score",
+    "roc_auc_interval",
     "roc_auc_score",
     "roc_curve",
     "sentence_bleu",
     "sentence_chrf",
     "top_k_accuracy_score",
+    "wilson",
     "zero_one_loss",
 ]
 __getattr__ = lazy_names(__name__, _HOMES)
