@@ -149,15 +149,20 @@ def bootstrap_ranking(
     """
     if curve.weighted:
         raise BadInput("a ranking of weighted examples is not drawn anew", remedy="use bootstrap(), over the examples")
-    needles, straws = curve.needles, np.concatenate([curve.above, curve.straws, [curve.below]])
+    straws = np.concatenate([curve.above, curve.straws, [curve.below]])
     generator, held, levels = np.random.default_rng(seed), np.flatnonzero(straws), len(curve.scores)
 
     def drawn() -> float:
-        of_needles = generator.multinomial(int(curve.positives), needles / curve.positives).astype(np.float64)
-        of_straws = np.zeros(len(straws))
-        of_straws[held] = generator.multinomial(int(curve.negatives), straws[held] / curve.negatives)
-        above, tied, below = of_straws[:levels], of_straws[levels:-1], float(of_straws[-1])
-        return value(Curve(scores=curve.scores, needles=of_needles, straws=tied, above=above, below=below))
+        needles = generator.multinomial(int(curve.positives), curve.needles / curve.positives).astype(np.float64)
+        cells = np.zeros(len(straws))
+        cells[held] = generator.multinomial(int(curve.negatives), straws[held] / curve.negatives)
+        # A score that no needle of the draw has is no level: its straws lie in the gap above the next.
+        called = np.cumsum(cells[:levels] + cells[levels:-1])
+        kept = np.flatnonzero(needles)
+        tied = cells[levels:-1][kept]
+        above = np.diff(called[kept], prepend=0.0) - tied
+        below = curve.negatives - float(called[kept[-1]])
+        return value(Curve(scores=curve.scores[kept], needles=needles[kept], straws=tied, above=above, below=below))
 
     return percentile_interval(value(curve), np.array([drawn() for _ in range(_checked(repeats))]), level)
 
