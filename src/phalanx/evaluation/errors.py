@@ -7,6 +7,7 @@ EvaluationError         exit 1   the root
 UsageError              exit 2   of `foundation`
 ├── NotACheckpoint               a path that leads to no checkpoint
 ├── NotADecoder                  a model that cannot write text
+├── UnusablePredictions          a file of predictions that is none, or lacks a column
 └── UnusablePrompt               a text that cannot be gone on with
 """
 
@@ -37,6 +38,10 @@ class NotACheckpoint(UsageError):
 
 class NotADecoder(UsageError):
     """Text was asked of a model that fills in masked words."""
+
+
+class UnusablePredictions(UsageError):
+    """Predictions cannot be read, lack a column, or cannot be compared."""
 
 
 class UnusablePrompt(UsageError):
