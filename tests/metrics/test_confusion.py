@@ -81,7 +81,7 @@ def test_streams_and_ranks_give_the_bits_of_one_array(
         merged.merge(sent)
     assert np.array_equal(stream.compute().counts, whole.compute().counts)
     assert merged.compute().labels == stream.compute().labels == whole.compute().labels
-    assert np.array_equal(merged.compute().counts, whole.compute().counts)
+    assert merged == stream == whole
 
 
 def test_labels_that_are_fixed_keep_their_order_and_refuse_others() -> None:
@@ -101,6 +101,54 @@ def test_counts_whose_products_overflow_64_bits_are_right() -> None:
     spread = 4_000_000_003 * 2_000_000_005 * 4_000_000_005 * 2_000_000_003
     assert large.mcc == pytest.approx((true - false) / math.sqrt(spread), rel=1e-15)
     assert 0.99999 < large.kappa() < 1
+
+
+def test_the_state_is_the_same_however_wide_the_types_that_held_the_labels() -> None:
+    assert ConfusionMatrix().update(np.array(["a", "b"], "U10"), ["a", "a"]) == ConfusionMatrix().update(
+        ["a", "b"], ["a", "a"]
+    )
+    narrow = np.array([0, 5_000], np.int32)
+    apart = ConfusionMatrix().update([5_000], [5_000]).merge(ConfusionMatrix().update([0], [0]))
+    assert ConfusionMatrix().update(narrow, narrow) == apart
+    ends = np.array([-(2**63), -(2**63) + 9, -(2**63) + 9])
+    assert ConfusionMatrix().update(ends, ends[::-1]).compute().counts.tolist() == [[0, 1], [1, 1]]
+    assert ConfusionMatrix().update(ends ^ -1, ends).compute().labels == (*ends[:2].tolist(), 2**63 - 10, 2**63 - 1)
+    truths = ConfusionMatrix().update([True, False], [True, True])
+    assert truths.compute().labels == (False, True)
+    assert truths.compute().words()[0].startswith("of 1 False, 0 were called False")
+    assert truths.update([0], [1]).compute().labels == (0, 1)
+
+
+def test_a_long_array_of_many_classes_counts_as_its_parts_do() -> None:
+    truth, called = np.random.default_rng(1).integers(-300, 300, (2, 300_000))
+    weights = np.random.default_rng(2).uniform(size=300_000)
+    whole, parts = ConfusionMatrix(weighted=True), ConfusionMatrix(weighted=True)
+    whole.update(truth, called, weights)
+    for start in range(0, 300_000, 70_001):
+        parts.update(*(each[start : start + 70_001] for each in (truth, called, weights)))
+    assert whole == parts
+    options = {"labels": list(whole.compute().labels), "sample_weight": weights}
+    expected = sklearn_metrics.confusion_matrix(truth, called, **options)
+    np.testing.assert_allclose(whole.compute().counts, expected, rtol=1e-12)
+
+
+def test_what_is_refused_in_a_later_part_leaves_no_trace() -> None:
+    state = ConfusionMatrix([0, 1])
+    called = np.zeros(200_000, np.int64)
+    called[170_000] = 2
+    with pytest.raises(BadInput, match=r"y_pred\[170000\] is 2, which is none of the labels \[0, 1\]; 1 of"):
+        state.update(np.zeros(200_000, np.int64), called)
+    assert state == ConfusionMatrix([0, 1])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_the_size_of_weights_does_not_matter_to_shares_and_correlations(size: float) -> None:
+    columns = [0, 1, 1, 0, 1], [0, 1, 0, 0, 1]
+    found = ConfusionMatrix(weighted=True).update(*columns, [size] * 5).compute()
+    plain = ConfusionMatrix().update(*columns).compute()
+    assert found.mcc == pytest.approx(plain.mcc, rel=1e-12)
+    assert found.kappa("linear") == pytest.approx(plain.kappa("linear"), rel=1e-12)
+    assert found.f1("macro") == pytest.approx(plain.f1("macro"), rel=1e-12)
 
 
 def test_a_share_of_nothing_is_undefined_and_f1_is_defined_where_precision_is_not() -> None:
@@ -124,7 +172,18 @@ def test_a_share_of_nothing_is_undefined_and_f1_is_defined_where_precision_is_no
         (lambda: ConfusionMatrix(weighted=True).update([0], [0]), "weights are missing, but"),
         (lambda: ConfusionMatrix(weighted=True).update([0], [0], [-1]), r"weights\[0\] is negative"),
         (lambda: ConfusionMatrix(weighted=True).update([0], [0], [0]).compute(), "the weights are 0 together"),
-        (lambda: ConfusionMatrix().update([0], [0]).compute().f1("most"), "micro, macro, weighted or None"),
+        (lambda: ConfusionMatrix().update([0, 1], [0.0, math.nan]), r"y_pred\[1\] is nan, not a finite number; 1 of 2"),
+        (lambda: ConfusionMatrix().update(np.array([1, "a"], object), [1, 2]), "y_true holds .* not labels"),
+        (lambda: ConfusionMatrix().update([b"a"], [b"a"]), "y_true holds bytes, not labels"),
+        (lambda: ConfusionMatrix().update(np.array([2**63], np.uint64), [1]), "beyond 64 bits"),
+        (
+            lambda: ConfusionMatrix().update(np.arange(9_000), np.arange(9_000)),
+            "a matrix of 9,000 classes is too large",
+        ),
+        (lambda: ConfusionMatrix().update([0], [0]).compute().kappa("cubic"), "linear, quadratic or None, not 'cubic'"),
+        (lambda: ConfusionMatrix().update([0], [0]).compute().f_beta(-1), "beta is a finite number from 0, not -1"),
+        (lambda: ConfusionMatrix().update([0], [0]).compute().f1("samples"), "several labels are averaged by samples"),
+        (lambda: ConfusionMatrix().update([0], [0]).compute().f1("most"), "micro, macro, weighted, samples or None"),
     ],
 )
 def test_bad_input(call: object, words: str) -> None:

@@ -111,6 +111,39 @@ def needles(name: str, data: ArrayLike, positive: object = None) -> NDArray[np.b
     return yes
 
 
+def labels(name: str, data: ArrayLike) -> NDArray[Any]:
+    """Truths, signed integers, finite floats or words [n]: the class of each example. Raises BadInput for others."""
+    found = column(name, data)
+    if not len(found):
+        return found
+    if found.dtype.kind in "iu":
+        high = np.iinfo(np.int64).max
+        if found.dtype == np.uint64 and found.max() > high:
+            raise _refused(name, found > high, f"is {found[found > high][0]}, beyond 64 bits with a sign")
+        return found if found.dtype.kind == "i" else found.astype(np.int64)
+    if found.dtype.kind == "f":
+        return finite(name, found)
+    if found.dtype.kind not in "bU":
+        raise BadInput(f"{name} holds {_kind(found)}, not labels", remedy="give words or whole numbers, of one kind")
+    return found
+
+
+def indicators(name: str, data: ArrayLike) -> NDArray[np.bool_]:
+    """Bool [n, labels]: which labels each example has, of 0 and 1 or truths; sparse matrices are filled up."""
+    found = array(name, data.toarray() if hasattr(data, "toarray") else data)
+    if found.ndim != 2:
+        raise BadInput(f"{name} has the shape {found.shape}, not [n, labels]", remedy="give a 0 or 1 for each label")
+    if found.dtype == np.bool_:
+        return found
+    if found.dtype.kind not in "iuf":
+        raise BadInput(f"{name} holds {_kind(found)}, not 0 and 1")
+    yes: NDArray[np.bool_] = np.asarray(found == 1)
+    strange = ~(yes | (found == 0))
+    if strange.any():
+        raise _refused(name, strange, f"is {found[strange][0]!s}, neither 0 nor 1")
+    return yes
+
+
 def same_length(**lengths: int) -> None:
     """Raises BadInput when they differ."""
     if len(set(lengths.values())) > 1:
