@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from phalanx.foundation import PhalanxError, StorageError
 from phalanx.job import Condition, Finding
 from phalanx.pages import write_report
-from phalanx.pages.report import clean, render
+from phalanx.pages.frame import clean
+from phalanx.pages.report import render
 from phalanx.pages.rows import History
 from phalanx.pages.run_files import RunFiles, read_run
 from tests.pages.engine import open_rows

@@ -1,25 +1,15 @@
 """The report of a job: one HTML file that needs nothing else, written whole or not at all.
 
-Everything that came from a person, a model or a log is hostile until escaped: Jinja2 escapes every
-value, `clean` makes controls and direction marks visible, and the page's content policy lets no script
-or style run but the two of this room, named by their hashes. Plots are SVG drawn here (`pages.chart`
-says why no plotting library is used). Knows no store: rows come through a function.
+Plots are SVG drawn here (`pages.chart` says why no plotting library is used). Knows no store: rows come through a
+function.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 import phalanx
 from phalanx.foundation import write_atomic
@@ -27,13 +17,12 @@ from phalanx.job import Decision, Job, Plan
 from phalanx.job.yaml import dump_job
 from phalanx.pages import quantities
 from phalanx.pages.bars import keys
-from phalanx.pages.panels import Bars, guess_width, loss_chart, memory_bars, score_bars, small_charts, time_bars
+from phalanx.pages.frame import render_page
+from phalanx.pages.panels import Bars, loss_chart, memory_bars, score_bars, small_charts, time_bars
 from phalanx.pages.rows import History, Row, Rows, read_history
 from phalanx.pages.run_files import RunFiles, log_tail, read_run
 from phalanx.pages.timeline import first_crash, lanes, moments, span
 from phalanx.pages.verdict import METRIC_NAMES, tiles, verdict
-
-_TEMPLATES = package_files("phalanx.pages") / "templates"
 
 
 @dataclass(frozen=True)
@@ -58,89 +47,34 @@ def write_report(job: Job, run_dir: Path, rows: Rows, out: Path) -> Path:
 
 def render(job: Job, files: RunFiles, history: History, log: LogTail | None = None, now_ns: int | None = None) -> str:
     """The page as text. `now_ns`: when it was written; the present time if None."""
-    style = _asset("report.css")
-    script = _asset("report.js")
     lived = lanes(history)
     steps = max([job.spec.training.steps, *(s.step for s in history.steps)])
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            job=job,
-            files=files,
-            history=history,
-            plan=files.plan,
-            evaluation=files.evaluation,
-            verdict=verdict(job, files, history),
-            tiles=tiles(job, files, history),
-            yaml=_yaml_lines(dump_job(job)),
-            loss=loss_chart(history, steps),
-            charts=small_charts(history, steps),
-            times=time_bars(history),
-            memory=memory_bars(history, _carried_out(job, files.plan)),
-            fallback=job.status.fallback,
-            scores=score_bars(files.evaluation) if files.evaluation is not None else None,
-            metric=METRIC_NAMES.get(files.evaluation.metric, files.evaluation.metric) if files.evaluation else "",
-            gates=[_gate(decision) for decision in files.decisions],
-            moments=moments(history),
-            lanes=Bars(tuple(lived), tuple(keys(lived))) if lived else None,
-            span=span(history),
-            log=log,
-            facts=_facts(history.host_facts),
-            version=phalanx.__version__,
-            written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
-            style=Markup(style),  # ours, from the package
-            script=Markup(script),
-            policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
-            "form-action 'none'",
-        )
+    return render_page(
+        "report.html",
+        job=job,
+        files=files,
+        history=history,
+        plan=files.plan,
+        evaluation=files.evaluation,
+        verdict=verdict(job, files, history),
+        tiles=tiles(job, files, history),
+        yaml=_yaml_lines(dump_job(job)),
+        loss=loss_chart(history, steps),
+        charts=small_charts(history, steps),
+        times=time_bars(history),
+        memory=memory_bars(history, _carried_out(job, files.plan)),
+        fallback=job.status.fallback,
+        scores=score_bars(files.evaluation) if files.evaluation is not None else None,
+        metric=METRIC_NAMES.get(files.evaluation.metric, files.evaluation.metric) if files.evaluation else "",
+        gates=[_gate(decision) for decision in files.decisions],
+        moments=moments(history),
+        lanes=Bars(tuple(lived), tuple(keys(lived))) if lived else None,
+        span=span(history),
+        log=log,
+        facts=_facts(history.host_facts),
+        version=phalanx.__version__,
+        written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
     )
-
-
-def clean(value: Any) -> Any:
-    """`value` as text that shows what it holds: control and direction characters become visible, lone surrogates too.
-
-    Markup and what is no text pass unchanged (Jinja2 escapes the result).
-    """
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    if value.isascii() and value.isprintable():
-        return value
-    return "".join(_visible(character) for character in value)
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t\u00a0" or character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control picture of the same number
-    if unicodedata.category(character) in ("Zs", "Zl", "Zp"):
-        return " "
-    return f"\u27e8U+{code:04X}\u27e9"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=clean,
-    )
-    for function in (quantities.number, quantities.count, quantities.size, quantities.duration, quantities.percent):
-        environment.filters[function.__name__] = function
-    environment.filters["guess_width"] = guess_width
-    return environment
-
-
-def _asset(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _yaml_lines(text: str) -> list[tuple[str, str, str]]:

@@ -1,0 +1,118 @@
+"""What an evaluation of predictions found, in sentences that say what is what: for the terminal and the page alike.
+
+The common words are often wrong: precision is not specificity, a small false-positive rate is not a small number of
+false alarms, and what is 0/0 is undefined. docs/metrics.md says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Number = Mapping[str, Any]
+UNDEFINED = "undefined (0/0)"
+
+
+def needle_sentences(document: Mapping[str, Any]) -> list[str]:
+    """Of a report of needles (`NeedlesReport.to_dict`): the confusion matrix and what follows from it."""
+    called = document["called"]
+    needles, straws = (
+        called["true_positives"] + called["false_negatives"],
+        called["false_positives"] + called["true_negatives"],
+    )
+    alerts = called["true_positives"] + called["false_positives"]
+    found = (
+        f"Of {amount(needles)} needles {amount(called['true_positives'])} were found and "
+        f"{amount(called['false_negatives'])} missed: recall (sensitivity) {share(called['recall'])}."
+    )
+    alarms = (
+        f"Of {amount(straws)} straws {amount(called['false_positives'])} were called needles: false-positive rate "
+        f"{share(called['false_positive_rate'])}, specificity {share(called['specificity'])}."
+    )
+    said = [found, alarms]
+    if alerts:
+        said.append(
+            f"Of {amount(alerts)} alerts {amount(called['true_positives'])} are needles: precision (positive "
+            f"predictive value) {share(called['precision'])}."
+        )
+    else:
+        said.append(f"Nothing was called a needle: precision is {UNDEFINED}, not 0.")
+    said.append(_accuracy(called, straws / (needles + straws)))
+    said += _where_it_runs(document)
+    return said
+
+
+def _accuracy(called: Number, all_straw: float) -> str:
+    return (
+        f"Accuracy is {decimal(called['accuracy'])}, and that of calling everything straw {decimal(all_straw)}: "
+        "it says next to nothing of needles."
+    )
+
+
+def _where_it_runs(document: Mapping[str, Any]) -> list[str]:
+    said = []
+    here, there = document["rate_here"], document["base_rate"]
+    if not math.isclose(here, there, rel_tol=1e-9):
+        said.append(
+            f"Where one in {one_in(there)} is a needle, the same detector has a precision of "
+            f"{share(document['precision_there'])}; here one in {one_in(here)} is."
+        )
+    if document["volume"] is not None:
+        said.append(
+            f"Of {amount(document['volume'])} examples a day it calls {amount(document['alerts_per_day'])} needles, "
+            f"{amount(document['false_alarms_per_day'])} of them falsely."
+        )
+    return said
+
+
+def ranking_sentences(document: Mapping[str, Any]) -> list[str]:
+    """How well the scores rank, whatever the threshold; precision and recall before ROC, and why."""
+    by_precision = (
+        f"Average precision {share(document['average_precision'])}; calling needles at random has "
+        f"{decimal(document['rate_here'])}."
+    )
+    by_roc = (
+        f"ROC area {share(document['roc_auc'])}: the chance that a needle scores higher than a straw. It does not "
+        "change with how rare needles are, so it looks good where most alerts are false: look at precision first."
+    )
+    rates = [
+        f"At a false-positive rate of {each['false_positive_rate']:g} recall is {share(each)}."
+        for each in document["recall_at"]
+    ]
+    return [by_precision, by_roc, *rates]
+
+
+def share(interval: Number) -> str:
+    """A number and its interval, .103 (.085 to .124)."""
+    if interval["value"] is None:
+        return UNDEFINED
+    value = decimal(interval["value"])
+    if interval["low"] is None or interval["high"] is None:
+        return value
+    return f"{value} ({decimal(interval['low'])} to {decimal(interval['high'])})"
+
+
+def decimal(value: float | None) -> str:
+    """Three digits that count, of a share near 1 of what is left."""
+    if value is None or math.isnan(value):
+        return UNDEFINED
+    if value in (0, 1):
+        return f"{value:g}"
+    small = min(abs(value), abs(1 - value)) if 0 < value < 1 else abs(value)
+    places = max(2 - math.floor(math.log10(small)), 0) if small else 3
+    return f"{value:.{min(max(places, 3 if small < 1 else 0), 12)}f}"
+
+
+def amount(number: float | None) -> str:
+    """12, 138,489 or 7.94."""
+    if number is None:
+        return UNDEFINED
+    if float(number).is_integer():
+        return f"{number:,.0f}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+
+
+def one_in(rate: float) -> str:
+    """2,199 for a rate of 1/2199."""
+    return amount(round(1 / rate) if rate < 0.1 else 1 / rate)
