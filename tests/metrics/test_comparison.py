@@ -177,6 +177,11 @@ def test_draws_without_a_needle_are_counted_in_the_sentence() -> None:
 )
 def test_sentences_say_it_in_words(numbers: tuple[float, ...], better: str | None, sentence: str) -> None:
     difference, low, high, p_value = numbers
+    assert (
+        Comparison("F1", "test", 0.5, 0.5, -1e-9, -0.1, 0.1, 1.0, 9)
+        .sentence()
+        .startswith("no difference can be told: A minus B is +0.000 F1")
+    )
     found = Comparison("F1", "test", 0.5 + difference, 0.5, difference, low, high, p_value, 100)
     assert found.better == better
     assert found.sentence() == sentence

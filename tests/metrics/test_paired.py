@@ -209,6 +209,16 @@ def test_sums_beyond_64_bits_stay_exact() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(1.959963984540054 * of_needles, rel=1e-12)
 
 
+def test_of_two_that_are_equally_good_one_in_twenty_is_called_better() -> None:
+    random, called = np.random.default_rng(8), 0
+    labels = np.arange(240) < 60
+    for _ in range(400):
+        shared = random.standard_normal(240) + labels
+        found = delong_test(labels, *(shared + random.standard_normal(240) for _ in range(2)))
+        called += found.better is not None
+    assert 0.02 < called / 400 < 0.085  # 0.05 +- 3 standard errors
+
+
 def test_where_nothing_tells_them_apart_the_p_value_is_one() -> None:
     found = delong_test(OUTCOME, WFNS, 2 * WFNS + 1)
     assert (found.p_value, found.difference, found.low, found.high) == (1.0, 0.0, 0.0, 0.0)

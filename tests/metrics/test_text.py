@@ -288,6 +288,13 @@ def test_a_process_that_has_not_used_the_class_yet_reads_its_state() -> None:
             State.from_bytes(file.getvalue())
 
 
+def test_what_was_refused_leaves_no_trace() -> None:
+    state = Bleu().update(["a b"], ["a c"])
+    with pytest.raises(BadInput):
+        state.update(["a", "b"], [["a", None]])
+    assert state == Bleu().update(["a b"], ["a c"])
+
+
 def test_other_settings_do_not_merge() -> None:
     with pytest.raises(DifferentDefinition, match="tokenize is '13a' here and 'intl' there"):
         Bleu().merge(Bleu(tokenize="intl"))

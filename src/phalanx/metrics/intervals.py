@@ -215,7 +215,7 @@ def rounded(*numbers: float) -> list[str]:
     if 0 < width < math.inf:
         least = 3 if width < 1 else 0
         decimals = min(max(1 - math.floor(math.log10(width)), least), 12)
-    return ["undefined" if math.isnan(each) else f"{each:.{decimals}f}" for each in numbers]
+    return ["undefined" if math.isnan(each) else f"{each:z.{decimals}f}" for each in numbers]
 
 
 def percent(level: float) -> str:

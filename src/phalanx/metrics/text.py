@@ -85,9 +85,11 @@ class _Texts(State):
         for index, each in enumerate(texts):
             if not isinstance(each, str):
                 raise BadInput(f"hypotheses[{index}] is {_what(each)}, not a text", remedy="give '' for an empty text")
-        for index, (text, of_it) in enumerate(zip(texts, _rows(references, len(texts)), strict=True)):
+        rows = _rows(references, len(texts))
+        for index, of_it in enumerate(rows):
             if not of_it:
                 raise BadInput(f"hypotheses[{index}] has no reference", remedy="leave it out, or give one")
+        for text, of_it in zip(texts, rows, strict=True):
             self._fewest = min(self._fewest, len(of_it)) if self.texts else len(of_it)
             self._most = max(self._most, len(of_it))
             self.texts += 1
