@@ -1,4 +1,4 @@
-"""`phalanx evaluate`: a checkpoint among its baselines, best first, and examples of what it makes of new text."""
+"""`phalanx evaluate`: a checkpoint among its baselines, or predictions: what they find, miss and confuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from phalanx.cli._options import home_option, json_option
 from phalanx.cli._terminal import one_line, printable
 from phalanx.cli.generate import echo_safe_json
-from phalanx.foundation import Home
+from phalanx.foundation import Home, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -27,32 +27,86 @@ _STAGES = {
     "scoring": "scoring the model",
     "counting": "counting the tables",
     "writing": "writing examples",
+    "finding": "finding the needles",
+    "ranking": "ranking all scores",
+    "judging": "judging at the threshold",
+    "tallying": "counting what was called what",
+    "cutting": "cutting into slices",
+    "drawing": "drawing the page",
 }
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="CHECKPOINT | FILE...")
+@click.option("--needles", is_flag=True, help="Positives are rare: report what is found, missed and falsely alarmed.")
+@click.option("--sql", metavar="SELECT", help="Judge these rows of the store instead of a FILE.")
+@click.option("--label", metavar="COLUMN", help="What the examples are.  [default: label, y_true, target, ...]")
+@click.option("--score", metavar="COLUMN", help="How much of a needle each is.  [default: score, y_score, ...]")
+@click.option("--prediction", metavar="COLUMN", help="What each was called.  [default: prediction, y_pred, ...]")
+@click.option("--weight", metavar="COLUMN", help="How much each example counts, where classes are called.")
+@click.option("--slice", "slice_", metavar="COLUMN", help="Report each of its values on its own, too.")
+@click.option("--show", multiple=True, metavar="COLUMN", help="Show it of the worst examples; may be repeated.")
+@click.option("--positive", metavar="LABEL", help="Which label is the needle.  [default: 1 or true]")
+@click.option("--threshold", type=float, help="Call a needle from this score up.")
+@click.option("--recall", type=float, metavar="SHARE", help="Choose the highest threshold that finds this share.")
+@click.option("--alerts-per-day", type=float, metavar="N", help="Choose the lowest threshold within this budget.")
+@click.option("--cost-miss", type=float, metavar="COST", help="Choose the cheapest threshold: of a missed needle,")
+@click.option("--cost-alarm", type=float, metavar="COST", help="and of a false alarm.")
+@click.option("--volume", type=float, metavar="N", help="Examples a day, where it will run.")
+@click.option("--base-rate", type=float, metavar="SHARE", help="Of needles, where it will run.  [default: as here]")
+@click.option("--ranks", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that read at once.")
+@click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the first file]")
 @home_option
 @json_option
-def command(checkpoint: Path, home: Home, as_json: bool) -> None:
-    """Score a checkpoint beside honest baselines.
+def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool, **options: Any) -> None:
+    """Score a checkpoint beside honest baselines, or judge predictions.
 
     CHECKPOINT is a run directory (its newest good checkpoint is used) or one checkpoint. A decoder is
     scored in bits per byte, an encoder by its first guesses at [MASK], both on files that training never
     saw, beside tables counted from the same training text.
 
+    FILE is a CSV, TSV, Parquet or JSONL of predictions, an example a row. With scores the report is of
+    needles in a haystack, with classes of what was called what; it goes to the terminal, onto a page, and
+    into the table `metrics` of the store.
+
     \b
     Examples:
       phalanx evaluate RUN
       phalanx evaluate RUN/checkpoints/step-00000300
-      phalanx evaluate RUN --json > evaluation.json
+      phalanx evaluate predictions.csv --slice language
+      phalanx evaluate --needles scores.parquet --alerts-per-day 20 --volume 1e6 --base-rate 1e-5
+      phalanx evaluate --needles scores.csv --recall 0.9 --show message --json
+      phalanx evaluate --sql "SELECT loss > 9 AS label, seconds AS score FROM steps"
     """
+    from phalanx.cli._predictions import Wanted, echo_predictions, evaluate_files, evaluate_rows
+
+    wanted = Wanted(**options)
+    if bool(paths) == (sql is not None):
+        raise UsageError(
+            "there is nothing to evaluate" if sql is None else "files and rows of the store are evaluated apart",
+            remedy="name a checkpoint, a file of predictions, or --sql with a SELECT",
+        )
+    if sql is not None:
+        with _Progress(quiet=as_json) as progress:
+            document, words, page = evaluate_rows(sql, wanted, home, progress)
+        echo_predictions(document, words, page, as_json)
+        return
+    if len(paths) > 1 or paths[0].is_file() or paths[0].suffix:
+        with _Progress(quiet=as_json) as progress:
+            document, words, page = evaluate_files(paths, wanted, home, progress)
+        echo_predictions(document, words, page, as_json)
+        return
+    if wanted.named():
+        raise UsageError(
+            f"{', '.join(wanted.named())}: for predictions, but {paths[0]} is no file",
+            remedy="name a file of predictions, or leave the options out to evaluate a checkpoint",
+        )
     with _Progress(quiet=as_json) as progress:
         logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
         progress("loading", 0.0)
         from phalanx.evaluation import evaluate
 
-        document = evaluate(checkpoint, home.cache_dir, progress).to_dict()
+        document = evaluate(paths[0], home.cache_dir, progress).to_dict()
     if as_json:
         echo_safe_json(document)
         return

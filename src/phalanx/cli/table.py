@@ -20,7 +20,10 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "logs": ("phalanx.cli.logs:command", "Show what the workers of a job wrote"),
         "horovodrun": ("phalanx.cli.horovodrun:command", "Run a Horovod script, here or on other hosts"),
         "plan": ("phalanx.cli.plan:command", "Say whether a job fits, and how it would run"),
-        "evaluate": ("phalanx.cli.evaluate:command", "Score a checkpoint beside honest baselines"),
+        "evaluate": (
+            "phalanx.cli.evaluate:command",
+            "Score a checkpoint beside honest baselines, or judge predictions",
+        ),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
         "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),

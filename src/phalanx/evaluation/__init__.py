@@ -10,46 +10,75 @@ from typing import TYPE_CHECKING
 from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
+    from phalanx.evaluation.classes import ClassesReport, classes_report
     from phalanx.evaluation.errors import (
         EvaluationError,
         NotACheckpoint,
         NotADecoder,
         NothingHappened,
+        UnusablePredictions,
         UnusablePrompt,
     )
     from phalanx.evaluation.evaluator import Evaluation, evaluate, open_checkpoint
+    from phalanx.evaluation.needles import NeedlesReport, Wish, needles_report
+    from phalanx.evaluation.predictions import Columns, Predictions, open_predictions, write_rows
     from phalanx.evaluation.scores import Score, Scores
     from phalanx.evaluation.timeline import timeline_of
+    from phalanx.evaluation.words import needle_sentences, ranking_sentences
     from phalanx.evaluation.writing import Sampling, write_text
 
 _HOMES = {
+    "ClassesReport": "classes",
+    "Columns": "predictions",
     "Evaluation": "evaluator",
     "EvaluationError": "errors",
+    "NeedlesReport": "needles",
     "NotACheckpoint": "errors",
     "NotADecoder": "errors",
     "NothingHappened": "errors",
+    "Predictions": "predictions",
     "Sampling": "writing",
     "Score": "scores",
     "Scores": "scores",
+    "UnusablePredictions": "errors",
     "UnusablePrompt": "errors",
+    "Wish": "needles",
+    "classes_report": "classes",
     "evaluate": "evaluator",
+    "needle_sentences": "words",
+    "needles_report": "needles",
     "open_checkpoint": "evaluator",
+    "open_predictions": "predictions",
+    "ranking_sentences": "words",
     "timeline_of": "timeline",
+    "write_rows": "predictions",
     "write_text": "writing",
 }
 __all__ = [
+    "ClassesReport",
+    "Columns",
     "Evaluation",
     "EvaluationError",
+    "NeedlesReport",
     "NotACheckpoint",
     "NotADecoder",
     "NothingHappened",
+    "Predictions",
     "Sampling",
     "Score",
     "Scores",
+    "UnusablePredictions",
     "UnusablePrompt",
+    "Wish",
+    "classes_report",
     "evaluate",
+    "needle_sentences",
+    "needles_report",
     "open_checkpoint",
+    "open_predictions",
+    "ranking_sentences",
     "timeline_of",
+    "write_rows",
     "write_text",
 ]
 __getattr__ = lazy_names(__name__, _HOMES)

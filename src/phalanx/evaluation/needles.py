@@ -183,7 +183,7 @@ class NeedlesReport:
             "recall_at": [{"false_positive_rate": rate, **asdict(found)} for rate, found in self.recall_at.items()],
             "rate_here": self.rate_here,
         }
-        found: dict[str, Any] = _without_nan(document)
+        found: dict[str, Any] = without_nan(document)
         return found
 
     def to_json(self) -> str:
@@ -475,11 +475,12 @@ def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """As JSON can say it: null for what is no finite number."""
     if isinstance(value, float):
         return _or_none(value)
     if isinstance(value, dict):
-        return {str(key): _without_nan(each) for key, each in value.items()}
+        return {str(key): without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     return value.item() if isinstance(value, np.generic) else value

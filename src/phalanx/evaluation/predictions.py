@@ -76,6 +76,22 @@ class Predictions:
         """Every `parts`th batch, beginning with number `part`."""
         return replace(self, part=part, parts=parts)
 
+    def like_label(self, text: str) -> str | int:
+        """A label that a person typed, as those of the file are. Raises UnusablePredictions for one that none is."""
+        for batch in replace(self, part=0, parts=1).batches("label"):
+            kind = batch["label"].dtype.kind
+            if kind == "U":
+                return text
+            words = {"true": 1, "false": 0}
+            if text.lower() in words or text.lstrip("-").isdigit():
+                return words.get(text.lower(), int(text) if text.lstrip("-").isdigit() else 0)
+            raise UnusablePredictions(
+                f"{text!r} is no label: those of {self.columns['label']} are numbers",
+                where=str(self.files[0]),
+                remedy="name one of them with --positive",
+            )
+        return text
+
     def batches(self, *roles: str, shown: bool = False) -> Iterator[Batch]:
         """Of these roles, and of the columns to be `shown` under their own names. Raises UnusablePredictions."""
         wanted = {role: self.columns[role] for role in roles}
@@ -140,6 +156,18 @@ def _bytes_a_row(file: Path) -> float:
     with file.open("rb") as opened:
         beginning = opened.read(BLOCK_BYTES)
     return len(beginning) / max(beginning.count(b"\n"), 1)
+
+
+def write_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], file: Path, source: str) -> Path:
+    """Rows of a query as a file of predictions. Raises UnusablePredictions when there are none."""
+    if not rows:
+        raise UnusablePredictions("gives no rows", where=source, remedy="`phalanx events tables` shows what there is")
+    each = {name: [row[index] for row in rows] for index, name in enumerate(columns)}
+    try:
+        pa.parquet.write_table(pa.table(each), file)
+    except pa.ArrowException as error:
+        raise UnusablePredictions(f"gives a column of mixed types: {error}", where=source, remedy="CAST it") from None
+    return file
 
 
 def _there(file: Path, name: str, names: Sequence[str], option: str) -> str:

@@ -94,14 +94,14 @@ def share(interval: Number) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """Three digits that count, of a share near 1 of what is left."""
+    """Three decimals; of what is nearer to 0, or a share nearer to 1, than a hundredth three digits that count."""
     if value is None or math.isnan(value):
         return UNDEFINED
     if value in (0, 1):
         return f"{value:g}"
     small = min(abs(value), abs(1 - value)) if 0 < value < 1 else abs(value)
-    places = max(2 - math.floor(math.log10(small)), 0) if small else 3
-    return f"{value:.{min(max(places, 3 if small < 1 else 0), 12)}f}"
+    places = 3 if small >= 0.01 else min(2 - math.floor(math.log10(small)), 12)
+    return f"{value:.{places}f}"
 
 
 def amount(number: float | None) -> str:

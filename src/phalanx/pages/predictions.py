@@ -1,0 +1,197 @@
+"""The page of an evaluation of predictions: what a detector finds, or which class it takes for which.
+
+One HTML file that needs nothing else, from the document that `phalanx evaluate --json` prints.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import phalanx
+from phalanx.evaluation.words import amount, decimal, share
+from phalanx.foundation import write_atomic
+from phalanx.pages import quantities
+from phalanx.pages.bars import Bar, Piece
+from phalanx.pages.chart import Chart, Line, Mark, chart
+from phalanx.pages.frame import render_page
+from phalanx.pages.verdict import Tile
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`rows`: the truth; `columns`: what it was called. `heads`: names of the columns."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def write_predictions_page(document: Document, sentences: Sequence[Sequence[str]], out: Path) -> Path:
+    """Draw an evaluation's document, with what it says in words (a group of sentences for each part), into `out`.
+
+    Raises StorageError when `out` cannot be written.
+    """
+    write_atomic(out, render_predictions(document, sentences))
+    return out
+
+
+def render_predictions(document: Document, sentences: Sequence[Sequence[str]], now_ns: int | None = None) -> str:
+    """The page as text. `now_ns`: when it was written; the present time if None."""
+    needles = document["kind"] == "needles"
+    return render_page(
+        "predictions.html",
+        document=document,
+        title=", ".join(Path(each).name for each in document["source"]),
+        headline=_needles_headline(document) if needles else _headline(document),
+        tiles=_needles_tiles(document) if needles else _tiles(document),
+        sentences=sentences,
+        matrix=_needles_matrix(document) if needles else _matrix(document),
+        charts=[each for each in _charts(document) if each is not None] if needles else [],
+        histogram=_histogram(document) if needles else None,
+        slices=_slices(document),
+        version=phalanx.__version__,
+        written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
+    )
+
+
+def _needles_headline(document: Document) -> str:
+    called = document["called"]
+    needles = called["true_positives"] + called["false_negatives"]
+    return (
+        f"{amount(called['true_positives'])} of {amount(needles)} needles found, with "
+        f"{amount(called['false_positives'])} false alarms"
+    )
+
+
+def _headline(document: Document) -> str:
+    if document["kind"] == "numbers":
+        return f"Off by {decimal(document['numbers']['mae'])} on average"
+    return f"{decimal(document['accuracy']['value'])} of {amount(document['examples'])} are called what they are"
+
+
+def _needles_tiles(document: Document) -> list[Tile]:
+    called = document["called"]
+    tiles = [
+        Tile("Precision", decimal(called["precision"]["value"]), "of the alerts, the share that are needles"),
+        Tile("Recall", decimal(called["recall"]["value"]), "of the needles, the share that was found"),
+        Tile("Average precision", decimal(document["average_precision"]["value"]), "over all thresholds"),
+        Tile(
+            "Threshold",
+            f"{document['threshold']:.6g}" if document["threshold"] is not None else "none",
+            document["chosen_by"],
+        ),
+    ]
+    if document["alerts_per_day"] is not None:
+        tiles.append(
+            Tile("Alerts a day", amount(document["alerts_per_day"]), f"of {amount(document['volume'])} examples")
+        )
+    return tiles
+
+
+def _tiles(document: Document) -> list[Tile]:
+    if document["kind"] == "numbers":
+        return [Tile(name, decimal(value), "") for name, value in document["numbers"].items()]
+    return [
+        Tile("Accuracy", decimal(document["accuracy"]["value"]), "called what they are"),
+        Tile("Balanced accuracy", decimal(document["balanced_accuracy"]), "mean recall of the classes"),
+        Tile("F1, macro", decimal(document["macro"]["f1"]), "mean of the classes"),
+        Tile("MCC", decimal(document["mcc"]), "from -1 to 1; 0 is chance"),
+    ]
+
+
+def _needles_matrix(document: Document) -> Matrix:
+    called = document["called"]
+    return Matrix(
+        ("called a needle", "called straw", "all"),
+        tuple(
+            (name, (amount(called[one]), amount(called[other]), amount(called[one] + called[other])))
+            for name, one, other in (
+                ("is a needle", "true_positives", "false_negatives"),
+                ("is a straw", "false_positives", "true_negatives"),
+            )
+        ),
+    )
+
+
+def _matrix(document: Document) -> Matrix | None:
+    if document["kind"] != "classes" or len(document["labels"]) > 30:
+        return None
+    names = tuple(str(label) for label in document["labels"])
+    rows = zip(names, document["matrix"], strict=True)
+    return Matrix(
+        tuple(f"called {name}" for name in names),
+        tuple((f"is {name}", tuple(amount(count) for count in row)) for name, row in rows),
+    )
+
+
+def _charts(document: Document) -> list[Chart | None]:
+    chance = document["rate_here"]
+    by_precision = [
+        Line("this detector", _points(document["precision_recall_curve"]), 1),
+        Line("at random", ((0.0, chance), (1.0, chance)), 8, faint=True),
+    ]
+    by_roc = [
+        Line("this detector", _points(document["roc_curve"]), 1),
+        Line("at random", ((0.0, 0.0), (1.0, 1.0)), 8, faint=True),
+    ]
+    return [
+        chart("Precision", "by recall", by_precision, x_name="recall", x_range=(0.0, 1.0), from_zero=True, tall=True),
+        chart(
+            "Recall",
+            "by false-positive rate (ROC)",
+            by_roc,
+            x_name="false-positive rate",
+            x_range=(0.0, 1.0),
+            from_zero=True,
+        ),
+    ]
+
+
+def _histogram(document: Document) -> Chart | None:
+    """Of scores, in powers of ten: needles would not be seen among straws otherwise."""
+
+    def steps(kind: int) -> tuple[tuple[float, float], ...]:
+        points: list[tuple[float, float]] = []
+        for low, high, *counts in document["histogram"]:
+            height = math.log10(counts[kind]) if counts[kind] else math.nan
+            points += [(low, height), (high, height)]
+        return tuple(points)
+
+    threshold = document["threshold"]
+    marks = [Mark(threshold, "threshold")] if threshold is not None else []
+    lines = [Line("straws", steps(0), 8), Line("needles", steps(1), 5)]
+    return chart("How scores lie", "examples, as powers of ten", lines, x_name="score", from_zero=True, marks=marks)
+
+
+def _points(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    return tuple((x, y) for x, y in pairs)
+
+
+def _slices(document: Document) -> dict[str, list[Bar]]:
+    """Of each share a bar for each slice: the number, within its interval."""
+    if not document["slices"]:
+        return {}
+    shares = {"needles": {"recall": "Recall", "precision": "Precision"}, "classes": {"accuracy": "Accuracy"}}
+    return {
+        title: [_interval_bar(each["name"], each[name]) for each in document["slices"]]
+        for name, title in shares.get(document["kind"], {}).items()
+    }
+
+
+def _interval_bar(name: str, found: Mapping[str, Any]) -> Bar:
+    if found["value"] is None:
+        return Bar(name, (), share(found))
+    low = found["low"] if found["low"] is not None else found["value"]
+    high = found["high"] if found["high"] is not None else found["value"]
+    middle = min(max(found["value"], low), high)
+    pieces = (
+        Piece("interval", 100 * low, 100 * (middle - low), 6, f"95 % interval from {decimal(low)}"),
+        Piece("interval", 100 * middle, 100 * (high - middle), 7, f"to {decimal(high)}"),
+    )
+    return Bar(name, pieces, share(found))
