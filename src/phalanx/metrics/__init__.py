@@ -51,8 +51,10 @@ if TYPE_CHECKING:
         roc_auc_interval,
         wilson,
     )
+    from phalanx.metrics.multilabel import LabelConfusion, MultilabelConfusion
     from phalanx.metrics.paired import PairedGaps, PairedNeedles, compare_rankings, delong_test
     from phalanx.metrics.ranking import Gaps, Needles, rank
+    from phalanx.metrics.slices import Slices
     from phalanx.metrics.state import State
     from phalanx.metrics.states import BitsPerByte, MeanLoss, TopK
     from phalanx.metrics.sums import ExactSums
@@ -84,13 +86,16 @@ _HOMES = {
     "ExactSums": "sums",
     "Gaps": "ranking",
     "Interval": "histogram",
+    "LabelConfusion": "multilabel",
     "MeanLoss": "states",
     "MetricError": "errors",
+    "MultilabelConfusion": "multilabel",
     "Needles": "ranking",
     "PairedAccuracy": "comparison",
     "PairedGaps": "paired",
     "PairedNeedles": "paired",
     "ScoreHistogram": "histogram",
+    "Slices": "slices",
     "State": "state",
     "TopK": "states",
     "UndefinedMetricWarning": "functional.targets",
@@ -149,13 +154,16 @@ __all__ = [
     "ExactSums",
     "Gaps",
     "Interval",
+    "LabelConfusion",
     "MeanLoss",
     "MetricError",
+    "MultilabelConfusion",
     "Needles",
     "PairedAccuracy",
     "PairedGaps",
     "PairedNeedles",
     "ScoreHistogram",
+    "Slices",
     "State",
     "TopK",
     "UndefinedMetricWarning",

@@ -106,7 +106,7 @@ class State(ABC):
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 parts = {name: arrays[name] for name in arrays.files}
             meaning = json.loads(parts.pop(_MEANING).tobytes())
-            return _kind(meaning.pop("metric")).of_parts(meaning, parts)
+            return kind_named(meaning.pop("metric")).of_parts(meaning, parts)
         except BadInput:
             raise
         except (
@@ -123,8 +123,9 @@ class State(ABC):
             raise BadInput(f"these {len(data):,} bytes are no state of a metric ({error})") from None
 
 
-def _kind(name: str) -> type[State]:
-    """By its class's name; the public ones are loaded if they were not used here yet."""
+def kind_named(name: str) -> type[State]:
+    """A state by its class's name; the public ones are loaded if they were not used here yet. Raises AttributeError
+    or ValueError where there is none."""
     found = State._kinds.get(name) or getattr(import_module("phalanx.metrics"), name)
     if not (isinstance(found, type) and issubclass(found, State)):
         raise ValueError(f"{name} is no state")
