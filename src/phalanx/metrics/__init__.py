@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from phalanx.metrics.functional.classification import (
         accuracy_score,
         balanced_accuracy_score,
-        class_likelihood_ratios,
-        classification_report,
         cohen_kappa_score,
         confusion_matrix,
         f1_score,
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
         roc_curve,
         top_k_accuracy_score,
     )
+    from phalanx.metrics.functional.report import class_likelihood_ratios, classification_report
     from phalanx.metrics.functional.targets import UndefinedMetricWarning
     from phalanx.metrics.histogram import CertifiedRanking, Interval, ScoreHistogram
     from phalanx.metrics.intervals import (
@@ -106,8 +105,8 @@ _HOMES = {
     "bootstrap": "intervals",
     "bootstrap_ranking": "intervals",
     "bootstrap_states": "intervals",
-    "class_likelihood_ratios": "functional.classification",
-    "classification_report": "functional.classification",
+    "class_likelihood_ratios": "functional.report",
+    "classification_report": "functional.report",
     "cohen_kappa_score": "functional.classification",
     "compare_rankings": "paired",
     "confusion_matrix": "functional.classification",

@@ -40,10 +40,12 @@ def check_targets(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Target
     """Both as numpy, of one kind. Raises BadInput when they are not of one, or are no classes."""
     kinds = kind_of("y_true", y_true), kind_of("y_pred", y_pred)
     truth, called = dense("y_true", y_true), dense("y_pred", y_pred)
-    consistent(y_true=truth, y_pred=called)
+    consistent(y_true=truth, y_pred=called, sample_weight=sample_weight if hasattr(sample_weight, "__len__") else None)
     if not len(truth):
         raise BadInput("Found empty input array (e.g., `y_true` or `y_pred`) while a minimum of 1 sample is required.")
     weights = sample_weights(sample_weight, len(truth))
+    if weights is not None and not weights.any():
+        raise BadInput("Sample weights must contain at least one non-zero number.")
     kind = MULTICLASS if set(kinds) == {BINARY, MULTICLASS} else kinds[0]
     if kinds[0] != kinds[1] and set(kinds) != {BINARY, MULTICLASS}:
         raise BadInput(f"Classification metrics can't handle a mix of {kinds[0]} and {kinds[1]} targets")
