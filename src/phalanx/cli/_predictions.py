@@ -64,7 +64,14 @@ def evaluate_files(
     from phalanx.evaluation import Columns, open_predictions
     from phalanx.pages import write_predictions_page
 
-    columns = Columns(wanted.label, wanted.score, wanted.prediction, wanted.weight, wanted.slice_, wanted.show)
+    columns = Columns(
+        label=wanted.label,
+        score=wanted.score,
+        prediction=wanted.prediction,
+        weight=wanted.weight,
+        slice=wanted.slice_,
+        shown=wanted.show,
+    )
     predictions = open_predictions(paths, columns)
     report: NeedlesReport | ClassesReport
     if wanted.needles or not predictions.has("prediction"):

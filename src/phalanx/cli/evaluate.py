@@ -87,12 +87,12 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
             remedy="name a checkpoint, a file of predictions, or --sql with a SELECT",
         )
     if sql is not None:
-        with _Progress(quiet=as_json) as progress:
+        with Progress(quiet=as_json) as progress:
             document, words, page = evaluate_rows(sql, wanted, home, progress)
         echo_predictions(document, words, page, as_json)
         return
     if len(paths) > 1 or paths[0].is_file() or paths[0].suffix:
-        with _Progress(quiet=as_json) as progress:
+        with Progress(quiet=as_json) as progress:
             document, words, page = evaluate_files(paths, wanted, home, progress)
         echo_predictions(document, words, page, as_json)
         return
@@ -101,7 +101,7 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
             f"{', '.join(wanted.named())}: for predictions, but {paths[0]} is no file",
             remedy="name a file of predictions, or leave the options out to evaluate a checkpoint",
         )
-    with _Progress(quiet=as_json) as progress:
+    with Progress(quiet=as_json) as progress:
         logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
         progress("loading", 0.0)
         from phalanx.evaluation import evaluate
@@ -178,16 +178,17 @@ def _value(document: dict[str, Any], score: dict[str, Any]) -> str:
     return f"{score['value']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
-class _Progress:
+class Progress:
     """On standard error: a bar with the time left on a terminal, a line a stage elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._quiet = quiet
-        self._bar = Progress(
+        self._bar = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -200,7 +201,7 @@ class _Progress:
         self._stage = ""
         self._began = self._said = 0.0
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         self._bar.start()
         return self
 

@@ -24,6 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "phalanx.cli.evaluate:command",
             "Score a checkpoint beside honest baselines, or judge predictions",
         ),
+        "compare": ("phalanx.cli.compare:command", "Say whether A is better than B, or it was chance"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
         "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),

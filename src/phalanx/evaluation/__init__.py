@@ -11,6 +11,7 @@ from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
     from phalanx.evaluation.classes import ClassesReport, classes_report
+    from phalanx.evaluation.comparing import Judgement, compare_evaluations, compare_predictions
     from phalanx.evaluation.errors import (
         EvaluationError,
         NotACheckpoint,
@@ -32,6 +33,7 @@ _HOMES = {
     "Columns": "predictions",
     "Evaluation": "evaluator",
     "EvaluationError": "errors",
+    "Judgement": "comparing",
     "NeedlesReport": "needles",
     "NotACheckpoint": "errors",
     "NotADecoder": "errors",
@@ -44,6 +46,8 @@ _HOMES = {
     "UnusablePrompt": "errors",
     "Wish": "needles",
     "classes_report": "classes",
+    "compare_evaluations": "comparing",
+    "compare_predictions": "comparing",
     "evaluate": "evaluator",
     "needle_sentences": "words",
     "needles_report": "needles",
@@ -59,6 +63,7 @@ __all__ = [
     "Columns",
     "Evaluation",
     "EvaluationError",
+    "Judgement",
     "NeedlesReport",
     "NotACheckpoint",
     "NotADecoder",
@@ -71,6 +76,8 @@ __all__ = [
     "UnusablePrompt",
     "Wish",
     "classes_report",
+    "compare_evaluations",
+    "compare_predictions",
     "evaluate",
     "needle_sentences",
     "needles_report",

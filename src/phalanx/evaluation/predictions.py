@@ -41,13 +41,14 @@ Batch = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Names that a person gave; None: to be found. `slice` and `shown` are only there when they are named."""
+    """Names that a person gave; None: to be found. `slice`, `id` and `shown` are only there when they are named."""
 
     label: str | None = None
     score: str | None = None
     prediction: str | None = None
     weight: str | None = None
     slice: str | None = None
+    id: str | None = None
     shown: tuple[str, ...] = ()
 
 
@@ -130,8 +131,9 @@ def open_predictions(files: Sequence[Path], columns: Columns) -> Predictions:
             found[role] = _there(files[0], said, names, f"--{role}")
         elif name := next((each for each in usual if each in names), None):
             found[role] = name
-    if columns.slice is not None:
-        found["slice"] = _there(files[0], columns.slice, names, "--slice")
+    for role in ("slice", "id"):
+        if (said := getattr(columns, role)) is not None:
+            found[role] = _there(files[0], said, names, f"--{role}")
     if "label" not in found:
         raise UnusablePredictions(
             f"no column says what the examples are: there are {_listed(names)}",

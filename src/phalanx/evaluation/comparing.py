@@ -1,0 +1,237 @@
+"""Is A better than B, or was it chance? Two files of predictions of the same examples, or two evaluated checkpoints.
+
+Of the same examples the difference is judged, not two intervals: DeLong's test of the ROC areas, McNemar's of the
+accuracies, the paired bootstrap of average precision. Two checkpoints were scored each on its own; their standard
+errors are put together as if the texts were different, which is cautious when they are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phalanx.evaluation.errors import UnusablePredictions
+from phalanx.evaluation.needles import Label, without_nan
+from phalanx.evaluation.passes import Progress
+from phalanx.evaluation.predictions import Batch, Predictions
+from phalanx.metrics import average_precision_score
+from phalanx.metrics.comparison import Comparison, PairedAccuracy, paired_bootstrap
+from phalanx.metrics.paired import PairedNeedles
+
+DOCUMENT = "evaluation.json"
+DRAWS, DRAWN_EXAMPLES = 1000, 100_000_000
+FEWEST_DRAWS = 200
+LESS_IS_BETTER = {"bits_per_byte"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`left_out`: what was not judged, and why."""
+
+    a: str
+    b: str
+    comparisons: tuple[Comparison, ...]
+    left_out: tuple[str, ...] = ()
+
+    def sentences(self) -> list[str]:
+        """A sentence for each metric."""
+        return [each.sentence(self.a, self.b) for each in self.comparisons]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: what is undefined is null."""
+        each = [
+            asdict(one) | {"better": one.better, "sentence": one.sentence(self.a, self.b)} for one in self.comparisons
+        ]
+        document = {"schema": 1, "kind": "comparison", "a": self.a, "b": self.b, "comparisons": each}
+        found: dict[str, Any] = without_nan(document | {"left_out": self.left_out})
+        return found
+
+
+def compare_predictions(
+    a: Predictions,
+    b: Predictions,
+    *,
+    positive: Label | None = None,
+    level: float = 0.95,
+    progress: Progress = lambda stage, share: None,
+) -> Judgement:
+    """Of the same examples in the same order. Raises UnusablePredictions when they are not, BadInput."""
+    found: list[Comparison] = []
+    left_out: list[str] = []
+    if a.has("score") and b.has("score"):
+        needles = PairedNeedles(positive)
+        for labels, one, other in _pairs(a, b, "score", "finding", progress):
+            needles.update(labels, one, other)
+        gaps = needles.gaps(level)
+        for labels, one, other in _pairs(a, b, "score", "ranking", progress):
+            gaps.update(labels, one, other)
+        found.append(gaps.compute())
+        bootstrapped = _average_precision(a, b, positive, level, progress)
+        if isinstance(bootstrapped, str):
+            left_out.append(bootstrapped)
+        else:
+            found.append(bootstrapped)
+    if a.has("prediction") and b.has("prediction"):
+        accuracy = PairedAccuracy(level=level)
+        for labels, one, other in _pairs(a, b, "prediction", "tallying", progress):
+            accuracy.update(labels, one, other)
+        found.append(accuracy.compute())
+    if not found:
+        raise UnusablePredictions(
+            f"{a.files[0]} and {b.files[0]} have neither scores nor predictions both",
+            remedy="name them with --score or --prediction",
+        )
+    return Judgement(a.files[0].name, b.files[0].name, tuple(found), tuple(left_out))
+
+
+def _average_precision(
+    a: Predictions, b: Predictions, positive: Label | None, level: float, progress: Progress
+) -> Comparison | str:
+    """By drawing the examples anew; of too many, why not."""
+    parts = list(_pairs(a, b, "score", "drawing", progress))
+    labels, one, other = (np.concatenate([part[index] for part in parts]) for index in range(3))
+    draws = min(DRAWS, DRAWN_EXAMPLES // len(labels))
+    if draws < FEWEST_DRAWS:
+        return f"average precision: {len(labels):,} examples are too many to draw anew {FEWEST_DRAWS} times"
+    is_needle = labels == positive if positive is not None else labels.astype(np.int64) == 1
+    return paired_bootstrap(
+        average_precision_score,
+        is_needle,
+        one,
+        other,
+        name="average precision",
+        repeats=draws,
+        level=level,
+        strata=is_needle,
+    )
+
+
+def _pairs(
+    a: Predictions, b: Predictions, role: str, stage: str, progress: Progress
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Labels and both columns, row by row. Raises UnusablePredictions where they are not of the same examples."""
+    roles = ("label", role, *(("id",) if a.has("id") and b.has("id") else ()))
+    streams = [_Rows(each, roles) for each in (a, b)]
+    row = 0
+    while True:
+        one, other = streams[0].peek(), streams[1].peek()
+        if one is None or other is None:
+            break
+        length = min(len(one["label"]), len(other["label"]))
+        one, other = streams[0].take(length), streams[1].take(length)
+        for name in roles:
+            if name != role:
+                _refuse_different(a, b, name, one[name], other[name], row)
+        progress(stage, streams[0].share)
+        yield one["label"], one[role], other[role]
+        row += length
+    if streams[0].peek() is not None or streams[1].peek() is not None:
+        longer = a if streams[0].peek() is not None else b
+        raise UnusablePredictions(
+            f"it has more than the {row:,} rows of {(b if longer is a else a).files[0]}",
+            where=str(longer.files[0]),
+            remedy="compare predictions of the same examples, in the same order",
+        )
+
+
+def _refuse_different(
+    a: Predictions, b: Predictions, name: str, one: NDArray[Any], other: NDArray[Any], row: int
+) -> None:
+    apart = one != other
+    if np.any(apart):
+        first = int(np.argmax(apart))
+        raise UnusablePredictions(
+            f"row {row + first:,} (counted from 0) has the {name} {one[first]} in {a.files[0]}, but {other[first]} in "
+            f"{b.files[0]}: these are not the same examples in the same order",
+            remedy="sort both by one column of names, and name it with --id to have it checked",
+        )
+
+
+class _Rows:
+    """Batches, taken by as many rows as are wanted."""
+
+    def __init__(self, predictions: Predictions, roles: tuple[str, ...]) -> None:
+        self._predictions = predictions
+        self._batches = predictions.batches(*roles)
+        self._left: Batch | None = None
+        self.share = 0.0
+
+    def peek(self) -> Batch | None:
+        if self._left is None or not len(self._left["label"]):
+            self._left = next(self._batches, None)
+            if self._left is not None:
+                self.share = self._predictions.share(self._left)
+        return self._left
+
+    def take(self, length: int) -> Batch:
+        assert self._left is not None
+        taken = {name: column[:length] for name, column in self._left.items()}
+        self._left = {name: column[length:] for name, column in self._left.items()}
+        return taken
+
+
+def compare_evaluations(a: Path, b: Path, level: float = 0.95) -> Judgement:
+    """Of two run directories, or their evaluation.json. Raises UnusablePredictions."""
+    one, other = _document(a), _document(b)
+    for what in ("metric", "objective"):
+        if one[what] != other[what]:
+            raise UnusablePredictions(
+                f"{a} was judged by {one[what]}, {b} by {other[what]}", remedy="compare runs of one objective"
+            )
+    errors = [document["model"]["standard_error"] for document in (one, other)]
+    error = math.hypot(*errors) if None not in errors else math.nan
+    difference = one["model"]["value"] - other["model"]["value"]
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    chance = 2 * NormalDist().cdf(-abs(difference) / error) if error > 0 else math.nan
+    judged = Comparison(
+        metric=one["metric"],
+        method="standard errors of both, as of different texts",
+        a=one["model"]["value"],
+        b=other["model"]["value"],
+        difference=difference,
+        low=difference - reach,
+        high=difference + reach,
+        p_value=chance,
+        n=int(one["split"].get("bytes") or one["split"].get("tokens") or 0),
+        level=level,
+        higher_is_better=one["metric"] not in LESS_IS_BETTER,
+    )
+    left_out = (
+        () if one["split"] == other["split"] else (f"not judged on the same text: {one['split']}, {other['split']}",)
+    )
+    return Judgement(_name(a, one), _name(b, other), (judged,), left_out)
+
+
+def _name(path: Path, document: dict[str, Any]) -> str:
+    return f"{path.name if path.is_dir() else path.parent.name} (step {document['checkpoint']['step']})"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    file = path / DOCUMENT if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("metric", "objective", "model", "split", "checkpoint"):
+            found[name]
+        float(found["model"]["value"])
+    except FileNotFoundError:
+        raise UnusablePredictions(
+            "there is no evaluation",
+            where=str(file),
+            remedy=f"`phalanx run` makes one; name a run directory or its {DOCUMENT}",
+        ) from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UnusablePredictions(
+            f"is no evaluation of a checkpoint ({error})",
+            where=str(file),
+            remedy="name the run directory, or evaluate it again",
+        ) from None
+    loaded: dict[str, Any] = found
+    return loaded
