@@ -65,7 +65,7 @@ class Confusion(Shares):
     @property
     def balanced_accuracy(self) -> float:
         """Mean recall of the classes that there are examples of."""
-        there = self.support > 0
+        there = self.support != 0
         return float(np.mean(self.true_positives[there] / self.support[there])) if there.any() else math.nan
 
     def _counts(self) -> Counts:

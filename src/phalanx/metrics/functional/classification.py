@@ -15,6 +15,7 @@ from phalanx.metrics.errors import BadInput
 from phalanx.metrics.functional.targets import BINARY, MULTILABEL, Targets, check_targets, undefined
 
 ZeroDivision = Literal["warn"] | float
+_MATRIX = 1 << 10  # of more classes no matrix is made where its margins do
 _AVERAGES = (None, "micro", "macro", "weighted", "samples")
 Array = NDArray[Any]
 
@@ -72,7 +73,7 @@ def accuracy_score(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_w
     if targets.kind == MULTILABEL:
         right = right.all(axis=1)
     if normalize:
-        return float(np.average(right, weights=targets.weights))
+        return _mean(right, targets.weights)
     return float(right.sum() if targets.weights is None else right @ targets.weights)
 
 
@@ -81,8 +82,8 @@ def zero_one_loss(y_true: Any, y_pred: Any, *, normalize: bool = True, sample_we
     score = accuracy_score(y_true, y_pred, normalize=normalize, sample_weight=sample_weight)
     if normalize:
         return 1 - score
-    weights = check_targets(y_true, y_pred, sample_weight).weights
-    return (len(y_true) if weights is None else float(weights.sum())) - score
+    targets = check_targets(y_true, y_pred, sample_weight)
+    return (len(targets.truth) if targets.weights is None else float(targets.weights.sum())) - score
 
 
 def hamming_loss(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
@@ -90,7 +91,7 @@ def hamming_loss(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> floa
     targets = check_targets(y_true, y_pred, sample_weight)
     wrong = targets.truth != targets.called
     each = wrong.mean(axis=1) if targets.kind == MULTILABEL else wrong
-    return float(np.average(each, weights=targets.weights))
+    return _mean(each, targets.weights)
 
 
 def balanced_accuracy_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None, adjusted: bool = False) -> float:
@@ -99,13 +100,15 @@ def balanced_accuracy_score(y_true: Any, y_pred: Any, *, sample_weight: Any = No
     if targets.kind == MULTILABEL:
         raise BadInput(f"{targets.kind} is not supported")
     found = _confusion(targets)
-    there = found.support > 0
+    there = found.support != 0
     if not there.all():
         warnings.warn("y_pred contains classes not in y_true", stacklevel=2)
     score = found.balanced_accuracy
     if adjusted:
-        chance = 1 / int(there.sum())
-        score = (score - chance) / (1 - chance) if chance < 1 else math.nan
+        classes = int(there.sum())
+        if classes < 2:  # there is no chance to be better than: infinitely worse, or undefined
+            return -math.inf if score < 1 else math.nan
+        score = (score - 1 / classes) / (1 - 1 / classes)
     return score
 
 
@@ -119,7 +122,10 @@ def cohen_kappa_score(
     replace_undefined_by: float = math.nan,
 ) -> float:
     """Agreement of two raters beyond chance."""
-    if labels is not None and not np.isin(np.asarray(labels), np.asarray(y1)).any():
+    targets = check_targets(y1, y2, sample_weight)
+    if targets.kind == MULTILABEL:
+        raise BadInput(f"{targets.kind} is not supported")
+    if labels is not None and not np.isin(np.asarray(labels), targets.truth).any():
         raise BadInput(
             "At least one label in `labels` must be present in `y1` (even though `cohen_kappa_score` is "
             "otherwise agnostic to the order of `y1` and `y2`)."
@@ -249,7 +255,7 @@ def jaccard_score(
     weights = {"weighted": true, "samples": targets.weights}.get(average)
     if weights is not None and not np.any(weights):
         weights = None
-    return float(np.average(each, weights=weights))
+    return _mean(each, weights)
 
 
 def _scores(
@@ -293,6 +299,13 @@ def _scores(
     weights = {"weighted": true, "samples": targets.weights}.get(average)
     averaged = [_average_of_defined(each, weights) for each in (precision, recall, both)]
     return averaged[0], averaged[1], averaged[2], None
+
+
+def _mean(each: Array, weights: Array | None) -> float:
+    """Raises BadInput for weights above and below 0 that are 0 together."""
+    if weights is not None and not weights.sum():
+        raise BadInput("Weights sum to zero, can't be normalized")
+    return float(np.average(each, weights=weights))
 
 
 def _average_of_defined(each: Array, weights: Array | None) -> float:
@@ -362,16 +375,27 @@ def _counts(targets: Targets, labels: Any, samplewise: bool) -> tuple[Array, Arr
         return _indicator_counts(targets, labels, samplewise)
     if samplewise:
         raise BadInput("Samplewise metrics are not available outside of multilabel classification.")
-    found = _confusion(targets)
     wanted = targets.labels if labels is None else np.asarray(labels)
-    place = {label: index for index, label in enumerate(found.labels)}
+    each = _counts_of_classes(targets)
+    place = {label: index for index, label in enumerate(targets.labels.tolist())}
     chosen = np.array([place.get(label, -1) for label in wanted.tolist()], int)
-    there = chosen >= 0
-    kind = found.counts.dtype if targets.weights is not None else np.int64
-    columns = [np.zeros(len(chosen), kind) for _ in range(3)]
-    for column, values in zip(columns, (np.diag(found.counts), found.called, found.support), strict=True):
-        column[there] = values[chosen[there]]
-    return columns[0], columns[1], columns[2], found.counts.sum()
+    # The last is of a label that does not occur.
+    right, called, true = (np.append(column, column.dtype.type(0))[chosen] for column in each)
+    return right, called, true, each[2].sum()
+
+
+def _counts_of_classes(targets: Targets) -> tuple[Array, Array, Array]:
+    """Of each label that occurs: float64 where weighted, as scikit-learn has it, even by whole numbers."""
+    size = len(targets.labels)
+    if size <= _MATRIX:
+        found = _confusion(targets)
+        kind = np.int64 if targets.weights is None else np.float64
+        return np.diag(found.counts).astype(kind), found.called.astype(kind), found.support.astype(kind)
+    true, called = (np.searchsorted(targets.labels, each) for each in (targets.truth, targets.called))
+    right = true == called
+    weights = targets.weights
+    counted = np.bincount(true[right], None if weights is None else weights[right], size)
+    return counted, np.bincount(called, weights, size), np.bincount(true, weights, size)
 
 
 def _indicator_counts(targets: Targets, labels: Any, samplewise: bool) -> tuple[Array, Array, Array, Any]:
@@ -396,7 +420,7 @@ def _indicator_counts(targets: Targets, labels: Any, samplewise: bool) -> tuple[
                 total * targets.weights,
             )
         return (*found, total)
-    weights = np.ones(len(truth), np.int64) if targets.weights is None else targets.weights
+    weights = np.ones(len(truth), np.int64) if targets.weights is None else targets.weights.astype(np.float64)
     right, all_called, true = (weights @ each for each in (truth & called, called, truth))
     return right, all_called, true, weights.sum()
 

@@ -32,13 +32,15 @@ def class_likelihood_ratios(
         warnings.filterwarnings("ignore", "A single label was found")
         matrix = confusion_matrix(y_true, y_pred, sample_weight=sample_weight, labels=labels)
     (tn, fp), (fn, tp) = matrix.astype(float).tolist() if matrix.shape == (2, 2) else [[0.0, 0.0], [0.0, 0.0]]
-    if matrix.shape != (2, 2) or not tp + fn:
+    needles, straws = tp + fn, tn + fp
+    if not needles:
         undefined(
             "No samples of the positive class are present in `y_true`. `positive_likelihood_ratio` and "
             "`negative_likelihood_ratio` are both set to `np.nan`."
         )
-        return math.nan, math.nan
-    if not fp + tn:
+        if matrix.shape != (2, 2):
+            return math.nan, math.nan
+    if not straws:
         undefined(
             "The positive likelihood ratio is ill-defined: there are no samples of the negative class in `y_true`."
         )
@@ -49,11 +51,11 @@ def class_likelihood_ratios(
         undefined(f"{none}`positive_likelihood_ratio` {why} {how.format(_said(positive))}")
     if not tn:
         undefined(f"`negative_likelihood_ratio` is ill-defined and {how.format(_said(negative))}")
-    sensitivity, others = tp / (tp + fn), tn + fp
-    return (
-        sensitivity / (fp / others) if fp else positive,
-        (1 - sensitivity) / (tn / others) if tn else negative,
-    )
+    if needles:
+        positive = tp * straws / (fp * needles) if fp else positive
+        negative = fn * straws / (tn * needles) if tn else negative
+        return positive, negative
+    return math.nan if fp else positive, math.nan if tn else negative
 
 
 def classification_report(
