@@ -214,7 +214,7 @@ def row(
         value if isinstance(value, ConfidenceInterval) else ConfidenceInterval(value, math.nan, math.nan, 0.0, "")
     )
     return {
-        "source": source,
+        "predictions": source,
         "metric": metric,
         "slice": slice_,
         "value": _or_none(interval.value),

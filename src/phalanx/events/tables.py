@@ -168,7 +168,7 @@ _ALL = (
     _table(
         "metrics",
         "what an evaluation of predictions found",
-        Column("source", "string", doc="the files of predictions, or the query"),
+        Column("predictions", "string", doc="the files, or the query"),
         Column("metric", "string"),
         Column("slice", "string", doc="all, or a value of the column that examples were cut by"),
         Column("value", "float64", doc="null where undefined, as a share of nothing"),
