@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from phalanx.metrics.confusion import Confusion, ConfusionMatrix
 from phalanx.metrics.errors import BadInput
-from phalanx.metrics.functional.targets import BINARY, MULTILABEL, Targets, check_targets, undefined
+from phalanx.metrics.functional.targets import BINARY, MULTILABEL, Targets, check_targets, undefined, warn
 
 ZeroDivision = Literal["warn"] | float
 _MATRIX = 1 << 10  # of more classes no matrix is made where its margins do
@@ -27,19 +26,7 @@ def confusion_matrix(
 
     `normalize`: "true" (rows add up to 1), "pred" (columns) or "all". int64, or float64 where weighted or normalised.
     """
-    targets = check_targets(y_true, y_pred, sample_weight)
-    if targets.kind == MULTILABEL:
-        raise BadInput(f"{targets.kind} is not supported")
-    found = _confusion(targets)
-    if labels is not None:
-        wanted = np.asarray(labels)
-        if not wanted.size:
-            raise BadInput("'labels' should contain at least one label.")
-        if not np.isin(wanted, targets.truth).any():
-            raise BadInput("At least one label specified must be in y_true")
-        matrix = _of_labels(found, wanted)
-    else:
-        matrix = found.counts
+    matrix = matrix_of(check_targets(y_true, y_pred, sample_weight), labels)
     if normalize is not None:
         if normalize not in ("true", "pred", "all"):
             raise BadInput(f"normalize must be one of {{'true', 'pred', 'all', None}}, not {normalize!r}")
@@ -47,13 +34,26 @@ def confusion_matrix(
         with np.errstate(all="ignore"):
             matrix = np.nan_to_num(matrix / whole.get(normalize, matrix.sum()))
     if matrix.shape == (1, 1):
-        warnings.warn(
+        warn(
             "A single label was found in 'y_true' and 'y_pred'. For the confusion matrix to have the correct shape, "
-            "use the 'labels' parameter to pass all known labels.",
-            UserWarning,
-            stacklevel=2,
+            "use the 'labels' parameter to pass all known labels."
         )
     return matrix
+
+
+def matrix_of(targets: Targets, labels: Any) -> Array:
+    """What `confusion_matrix` gives, of columns that were looked at."""
+    if targets.kind == MULTILABEL:
+        raise BadInput(f"{targets.kind} is not supported")
+    found = _confusion(targets)
+    if labels is None:
+        return found.counts
+    wanted = np.asarray(labels)
+    if not wanted.size:
+        raise BadInput("'labels' should contain at least one label.")
+    if not np.isin(wanted, targets.truth).any():
+        raise BadInput("At least one label specified must be in y_true")
+    return _of_labels(found, wanted)
 
 
 def multilabel_confusion_matrix(
@@ -102,7 +102,7 @@ def balanced_accuracy_score(y_true: Any, y_pred: Any, *, sample_weight: Any = No
     found = _confusion(targets)
     there = found.support != 0
     if not there.all():
-        warnings.warn("y_pred contains classes not in y_true", stacklevel=2)
+        warn("y_pred contains classes not in y_true")
     score = found.balanced_accuracy
     if adjusted:
         classes = int(there.sum())
@@ -130,9 +130,7 @@ def cohen_kappa_score(
             "At least one label in `labels` must be present in `y1` (even though `cohen_kappa_score` is "
             "otherwise agnostic to the order of `y1` and `y2`)."
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A single label was found")
-        counts = confusion_matrix(y1, y2, labels=labels, sample_weight=sample_weight)
+    counts = matrix_of(targets, labels)
     names = tuple(range(len(counts)))
     if not counts.sum():
         undefined(
@@ -360,11 +358,9 @@ def _labels(targets: Targets, average: str | None, labels: Any, pos_label: Any) 
             raise BadInput(f"pos_label={pos_label} is not a valid label. It should be one of {targets.labels}")
         return [pos_label]
     if pos_label not in (None, 1):
-        warnings.warn(
+        warn(
             f"Note that pos_label (set to {pos_label!r}) is ignored when average != 'binary' (got {average!r}). You "
-            "may use labels=[pos_label] to specify a single positive class.",
-            UserWarning,
-            stacklevel=4,
+            "may use labels=[pos_label] to specify a single positive class."
         )
     return labels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,10 @@ import numpy as np
 from phalanx.metrics.errors import BadInput
 from phalanx.metrics.functional.classification import (
     ZeroDivision,
-    confusion_matrix,
+    matrix_of,
     precision_recall_fscore_support,
 )
-from phalanx.metrics.functional.targets import BINARY, MULTILABEL, check_targets, undefined
+from phalanx.metrics.functional.targets import BINARY, MULTILABEL, check_targets, undefined, warn
 
 
 def class_likelihood_ratios(
@@ -28,18 +27,19 @@ def class_likelihood_ratios(
             f"class_likelihood_ratios only supports binary classification problems, got targets of type: {targets.kind}"
         )
     positive, negative = _replacements(replace_undefined_by)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A single label was found")
-        matrix = confusion_matrix(y_true, y_pred, sample_weight=sample_weight, labels=labels)
-    (tn, fp), (fn, tp) = matrix.astype(float).tolist() if matrix.shape == (2, 2) else [[0.0, 0.0], [0.0, 0.0]]
+    matrix = matrix_of(targets, labels)
+    if matrix.shape != (2, 2):
+        raise BadInput(
+            f"likelihood ratios are of two labels, not of {len(matrix)}",
+            remedy="name both: labels=[negative, positive]",
+        )
+    (tn, fp), (fn, tp) = matrix.astype(float).tolist()
     needles, straws = tp + fn, tn + fp
     if not needles:
         undefined(
             "No samples of the positive class are present in `y_true`. `positive_likelihood_ratio` and "
             "`negative_likelihood_ratio` are both set to `np.nan`."
         )
-        if matrix.shape != (2, 2):
-            return math.nan, math.nan
     if not straws:
         undefined(
             "The positive likelihood ratio is ill-defined: there are no samples of the negative class in `y_true`."
@@ -79,9 +79,7 @@ def classification_report(
                 f"Number of classes, {len(wanted)}, does not match size of target_names, {len(target_names)}. Try "
                 "specifying the labels parameter"
             )
-        warnings.warn(
-            f"labels size, {len(wanted)}, does not match size of target_names, {len(target_names)}", stacklevel=2
-        )
+        warn(f"labels size, {len(wanted)}, does not match size of target_names, {len(target_names)}")
     names = [str(each) for each in (wanted if target_names is None else target_names)]
     heads = ["precision", "recall", "f1-score", "support"]
     options: dict[str, Any] = {"labels": wanted, "sample_weight": sample_weight, "zero_division": zero_division}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from phalanx.metrics import arrays
 from phalanx.metrics.errors import BadInput
 
 BINARY, MULTICLASS, MULTILABEL = "binary", "multiclass", "multilabel-indicator"
+_CHUNK = 1 << 16
+_HOME = "phalanx.metrics."
 
 
 class UndefinedMetricWarning(UserWarning):
@@ -21,8 +24,16 @@ class UndefinedMetricWarning(UserWarning):
 
 
 def undefined(message: str) -> None:
-    """Warn, at the line that called the public function."""
-    warnings.warn(message, UndefinedMetricWarning, stacklevel=4)
+    """Warn of a number that is a convention."""
+    warn(message, UndefinedMetricWarning)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """At the line that called the public function, from however deep inside."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(_HOME):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,10 @@ def sample_weights(given: Any, length: int) -> NDArray[Any] | None:
     if found.ndim == 0:
         found = np.full(length, float(found))
     if found.ndim != 1:
-        raise BadInput("Sample weights must be 1D array or scalar")
+        raise BadInput(
+            f"Sample weights must be 1D array or scalar, got {found.ndim}D array. Expected either a scalar value or a "
+            f"1D array of length {length}."
+        )
     if len(found) != length:
         raise BadInput(f"Found input variables with inconsistent numbers of samples: [{length}, {len(found)}]")
     if found.dtype.kind in "biu":
@@ -157,7 +171,10 @@ def _is_indicator(found: NDArray[Any]) -> bool:
 def _at_most_two(found: NDArray[Any]) -> bool:
     if found.dtype.kind in "iub":
         low, high = found.min(), found.max()
-        return bool(((found == low) | (found == high)).all())
+        if int(high) - int(low) < 2:
+            return True
+        parts = (found[start : start + _CHUNK] for start in range(0, len(found), _CHUNK))  # seldom more than one
+        return all(bool(((part == low) | (part == high)).all()) for part in parts)
     return len(np.unique(found)) <= 2
 
 
@@ -174,7 +191,12 @@ def _unique(column: NDArray[Any]) -> NDArray[Any]:
     """Faster than numpy's for integers close together, as classes are."""
     if column.dtype.kind in "iu" and len(column):
         low, high = int(column.min()), int(column.max())
-        if high - low < 1 << 16:
-            counts = np.bincount(column.astype(np.int64, copy=False) - low, minlength=high - low + 1)
+        if high - low < 2:
+            return np.arange(low, high + 1)
+        if high - low < _CHUNK and high < 1 << 63:
+            counts = np.zeros(high - low + 1, np.int64)
+            step = max(_CHUNK, 8 * len(counts))
+            for start in range(0, len(column), step):
+                counts += np.bincount(column[start : start + step].astype(np.int64) - low, minlength=len(counts))
             return np.flatnonzero(counts) + low
     return np.unique(column)
