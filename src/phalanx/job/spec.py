@@ -23,7 +23,7 @@ MAX_WORKERS = 4096
 Name = Annotated[str, Field(json_schema_extra={"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"})]
 Objective = Literal["causal-lm", "masked-lm"]
 Precision = Literal["auto", "fp32", "bf16"]
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine", "trapezoid"]
 VocabularyKind = Literal["bytes", "bpe", "wordpiece"]
 Phase = Literal["Pending", "Admitted", "Planned", "Placed", "Running", "Evaluating", "Succeeded", "Failed", "Stopped"]
@@ -81,11 +81,15 @@ class DataSpec(Value):
 
 
 class OptimizerSpec(Value):
-    name: OptimizerName = Field(default="adamw", description="muon: for matrices, with AdamW for the rest.")
+    name: OptimizerName = Field(default="adamw", description="muon: for hidden matrices, with AdamW for the rest.")
     lr: float = Field(default=1e-3, gt=0, le=10, description="Learning rate after warmup.")
-    weight_decay: float = Field(default=0.01, ge=0, lt=1, description="Decoupled from the gradient.")
+    weight_decay: float = Field(
+        default=0.01, ge=0, lt=1, description="Of hidden matrices, times the rate: decoupled from the gradient."
+    )
+    l2: float = Field(default=0.0, ge=0, lt=1, description="Of hidden matrices w: l2 * w is added to the gradient.")
+    l1: float = Field(default=0.0, ge=0, lt=1, description="Of hidden matrices w: l1 * sign(w), likewise.")
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates, each below 1.")
-    momentum: float = Field(default=0.95, ge=0, lt=1, description="muon: of the matrices.")
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="muon: of the matrices; sgd: of all.")
     embedding_lr: float | None = Field(default=None, gt=0, description="muon: AdamW's rate for the rest; None: lr / 5.")
 
 

@@ -35,9 +35,9 @@ spec:
     microBatch: auto       # sequences a worker holds at once; auto: the planner finds it
     precision: auto        # fp32, bf16, or what is faster on this machine
     optimizer:
-      name: adamw          # or muon
+      name: adamw          # or muon, sgd
       lr: 1.0e-3
-      weightDecay: 0.01
+      weightDecay: 0.01    # decoupled from the gradient; l2 and l1 are penalties, which are a part of it
     schedule:
       name: cosine         # constant, linear, cosine, trapezoid
       warmup: 20           # steps
