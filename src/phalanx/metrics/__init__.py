@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         roc_auc_interval,
         wilson,
     )
+    from phalanx.metrics.moments import Moment, Moments
     from phalanx.metrics.multilabel import LabelConfusion, MultilabelConfusion
     from phalanx.metrics.paired import PairedGaps, PairedNeedles, compare_rankings, delong_test
     from phalanx.metrics.ranking import Gaps, Needles, rank
@@ -88,6 +89,8 @@ _HOMES = {
     "LabelConfusion": "multilabel",
     "MeanLoss": "states",
     "MetricError": "errors",
+    "Moment": "moments",
+    "Moments": "moments",
     "MultilabelConfusion": "multilabel",
     "Needles": "ranking",
     "PairedAccuracy": "comparison",
@@ -156,6 +159,8 @@ __all__ = [
     "LabelConfusion",
     "MeanLoss",
     "MetricError",
+    "Moment",
+    "Moments",
     "MultilabelConfusion",
     "Needles",
     "PairedAccuracy",
