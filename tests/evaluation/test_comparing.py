@@ -16,7 +16,7 @@ from phalanx.evaluation import (
     compare_evaluations,
     compare_predictions,
     open_predictions,
-    predictions,
+    reading,
 )
 from phalanx.metrics import delong_test, mcnemar_test
 from tests.evaluation.haystack import write_csv
@@ -35,7 +35,7 @@ def opened(directory: Path, name: str, rows: list[list[object]], **columns: Any)
 
 
 def test_files_are_judged_as_their_arrays_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "BLOCK_BYTES", 1000)  # so that both have many batches, and unlike ones
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1000)  # so that both have many batches, and unlike ones
     one, other = drawn(1, 2.0), drawn(2, 0.5)
     judged = compare_predictions(
         opened(tmp_path, "good", one, id="name"), opened(tmp_path, "poor", other, id="name"), positive=1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from phalanx.evaluation import Columns, UnusablePredictions, Wish, needles_report, open_predictions, predictions
+from phalanx.evaluation import (
+    Columns,
+    UnusablePredictions,
+    Wish,
+    needles_report,
+    open_predictions,
+    predictions_of,
+    reading,
+)
 from phalanx.evaluation.needles import AtThreshold, Called, choose, precision_at
 from phalanx.evaluation.predictions import Predictions
 from phalanx.metrics import BadInput, State, rank
@@ -64,6 +73,16 @@ def test_two_ranks_give_the_bits_of_one(haystack: Predictions, monkeypatch: pyte
     two = needles_report(haystack, wish, ranks=2, progress=lambda stage, share: stages.append((stage, share)))
     assert two.to_json() == needles_report(haystack, wish).to_json()
     assert stages == [(stage, share) for stage in ("finding", "ranking", "judging") for share in (0.0, 0.5, 1.0)]
+
+
+def test_arrays_are_judged_as_files_are(haystack: Predictions) -> None:
+    labels, scores = columns()
+    names = [f"plane {code >> 16}" for code in range(0x110000) if unicodedata.name(chr(code), "")]
+    report = needles_report(predictions_of(labels.tolist(), scores, slices=names), Wish(recall=0.5))
+    of_file = needles_report(haystack, Wish(recall=0.5)).to_dict()
+    for what in ("called", "slices", "roc_auc", "average_precision", "threshold", "roc_curve", "histogram"):
+        assert report.to_dict()[what] == of_file[what]
+    assert report.source == ("arrays",)
 
 
 def test_wishes_choose_the_threshold_that_they_say() -> None:
@@ -171,7 +190,7 @@ def test_a_threshold_outside_the_scores_and_weights_are_refused(tmp_path: Path) 
 
 
 def test_a_bad_row_is_told_with_where_its_batch_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 64)
     rows: list[list[object]] = [[index % 2, 0.5] for index in range(40)]
     file = write_csv(tmp_path / "a.csv", [*rows, [1, "inf"]], ["label", "score"])
     with pytest.raises(BadInput, match=r"scores\[\d\] is inf.*\(in a batch that begins with row \d\d of the file"):

@@ -1,14 +1,17 @@
 """Predictions are read alike from every kind of file, in batches, and what is no such file is refused in a sentence."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 
-from phalanx.evaluation import Columns, UnusablePredictions, open_predictions, predictions, write_rows
+from phalanx.evaluation import Columns, UnusablePredictions, open_predictions, predictions_of, reading, write_rows
+from phalanx.metrics import BadInput
 from tests.evaluation.haystack import write_csv
 
 HEADS = ["label", "score", "note"]
@@ -56,7 +59,7 @@ def test_every_kind_of_file_gives_the_same_batches_as_often_as_asked(tmp_path: P
 
 
 def test_ranks_share_the_batches_of_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "ROWS", 2)
+    monkeypatch.setattr(reading, "ROWS", 2)
     (tmp_path / "other").mkdir()
     files = [written(tmp_path, ".parquet"), written(tmp_path / "other", ".parquet")]
     whole = open_predictions(files, Columns())
@@ -67,6 +70,74 @@ def test_ranks_share_the_batches_of_several_files(tmp_path: Path, monkeypatch: p
         for file, row in zip(batch["file"], batch["row"], strict=True)
     ]
     assert sorted(seen) == [(file, row) for file in range(2) for row in range(4)]
+
+
+TEXTS = {
+    "plain.csv": "label,score,note\n" + "".join(f"{i % 2},{i / 8},n{i}\n" for i in range(200)),
+    "windows.csv": "\r\nlabel,score,note\r\n\r\n" + "".join(f"{i % 2},{i / 8},n{i}\r\n\r\n" for i in range(200)),
+    "quoted.csv": "label,score,note\n" + "".join(f'{i % 2},{i / 8},"n{i}\n,"\n' for i in range(200)),
+    "cut.tsv": "label\tscore\tnote\n" + "\n".join(f"{i % 2}\t{i / 8}\tn{i}" for i in range(200)),
+    "plain.jsonl": "".join(f'{{"label": {i % 2}, "score": {i / 8:g}, "note": "n{i}"}}\n\n' for i in range(200)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_readers_of_lines_skip_what_another_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parts: int
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 300)
+    (tmp_path / name).write_bytes(TEXTS[name].encode())
+    whole = open_predictions([tmp_path / name], Columns(shown=("note",)))
+    seen = []
+    for part in range(parts):
+        mine = [
+            (int(row), int(label), float(score), str(note).strip("\n,"))
+            for batch in whole.of(part, parts).batches("label", "score", shown=True)
+            for row, label, score, note in zip(
+                batch["row"], batch["label"], batch["score"], batch["shown note"], strict=True
+            )
+        ]
+        assert mine, "each has its share"
+        seen += mine
+    assert sorted(seen) == [(i, i % 2, i / 8, f"n{i}") for i in range(200)]
+
+
+def test_scores_that_begin_as_whole_numbers_are_floats_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 64)
+    csv = write_csv(tmp_path / "a.csv", [*([[1, 1]] * 40), [0, 0.25]], ["label", "score"])
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"label": 1, "score": 1}\n' * 40 + '{"label": 0, "score": 0.25, "note": "late"}\n')
+    for file in (csv, lines):
+        batches = list(open_predictions([file], Columns()).batches("score"))
+        assert len(batches) > 1
+        assert batches[-1]["score"][-1] == 0.25
+
+
+def test_a_slice_without_a_name_is_one_and_decimals_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    table = {"label": [1, 0], "score": [Decimal("0.5"), Decimal("0.25")], "cut": pa.array([None, 7.0])}
+    pa.parquet.write_table(pa.table(table), file)
+    (batch,) = open_predictions([file], Columns(slice="cut")).batches("score", "slice")
+    assert batch["slice"].tolist() == ["(no value)", "7.0"]
+    assert batch["score"].tolist() == [0.5, 0.25]
+
+
+def test_arrays_are_predictions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ROWS", 2)
+    found = predictions_of([1, 0, 1], torch.tensor([0.5, 0.25, 1.0]), slices=["a", "b", "a"], text=["x", "y", "z"])
+    batches = list(found.of(1, 2).batches("label", "score", "slice", shown=True))
+    assert [batch["row"].tolist() for batch in batches] == [[2]]
+    assert (batches[0]["slice"].tolist(), batches[0]["shown text"].tolist()) == (["a"], ["z"])
+    assert found.share(batches[0]) == 1.0
+    with pytest.raises(UnusablePredictions, match="nothing says what was predicted"):
+        predictions_of([1, 0])
+    with pytest.raises(BadInput, match="there must be as many of each: label has 2, score has 1"):
+        predictions_of([1, 0], [0.5])
+    with pytest.raises(BadInput, match=r"score\[1\] has no value"):
+        predictions_of([1, 0], [0.5, None])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from phalanx.evaluation.evaluator import Evaluation, evaluate, open_checkpoint
     from phalanx.evaluation.needles import NeedlesReport, Wish, needles_report
-    from phalanx.evaluation.predictions import Columns, Predictions, open_predictions, write_rows
+    from phalanx.evaluation.predictions import Columns, Predictions, open_predictions, predictions_of, write_rows
     from phalanx.evaluation.scores import Score, Scores
     from phalanx.evaluation.timeline import timeline_of
     from phalanx.evaluation.words import needle_sentences, ranking_sentences
@@ -53,6 +53,7 @@ _HOMES = {
     "needles_report": "needles",
     "open_checkpoint": "evaluator",
     "open_predictions": "predictions",
+    "predictions_of": "predictions",
     "ranking_sentences": "words",
     "timeline_of": "timeline",
     "write_rows": "predictions",
@@ -83,6 +84,7 @@ __all__ = [
     "needles_report",
     "open_checkpoint",
     "open_predictions",
+    "predictions_of",
     "ranking_sentences",
     "timeline_of",
     "write_rows",

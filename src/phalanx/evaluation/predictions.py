@@ -1,7 +1,7 @@
-"""What a model predicted, example by example: files (CSV, TSV, Parquet, JSONL) or rows of the store, in batches.
+"""What a model predicted, example by example: files (CSV, TSV, Parquet, JSONL), rows of the store, or arrays.
 
-Never whole in memory, and opened as often as a metric needs passes. Which column is which is said, or found by its
-name. Of several readers each takes the batches whose turn it is, so that ranks share one file.
+Given in batches, never whole in memory, and as often as a metric needs passes. Which column is which is said, or found
+by its name.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from phalanx.evaluation import reading
 from phalanx.evaluation.errors import UnusablePredictions
+from phalanx.evaluation.reading import Turns, column_names, listed
 from phalanx.foundation import nearest
+from phalanx.metrics import arrays
 
-BLOCK_BYTES = 1 << 22
-ROWS = 1 << 17  # of a batch of Parquet
-MANY_COLUMNS = 20  # named in a message
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+NO_SLICE = "(no value)"
 
 # For each role the names that it is looked for under, first come, first served.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -54,20 +52,22 @@ class Columns:
 
 @dataclass(frozen=True)
 class Predictions:
-    """`columns`: of each role the name in the files. Made by `open_predictions`."""
+    """`columns`: of each role the name in the files. `table`: instead of files. Made by `open_predictions` or
+    `predictions_of`."""
 
     files: tuple[Path, ...]
     columns: Mapping[str, str]
     shown: tuple[str, ...] = ()
+    table: pa.Table | None = None
     part: int = 0
     parts: int = 1
 
     def share(self, batch: Batch) -> float:
-        """How much of all files has been read when `batch` has, roughly: rows are as long as at the beginning."""
-        sizes = [file.stat().st_size for file in self.files]
+        """How much of all has been read when `batch` has, roughly."""
+        rows = [float(self.table.num_rows)] if self.table is not None else [_rows_of(file) for file in self.files]
         index = int(batch["file"][0])
-        within = min((int(batch["row"][-1]) + 1) * _bytes_a_row(self.files[index]), sizes[index])
-        return (sum(sizes[:index]) + within) / max(sum(sizes), 1)
+        within = min(int(batch["row"][-1]) + 1, rows[index])
+        return (sum(rows[:index]) + within) / max(sum(rows), 1)
 
     def has(self, role: str) -> bool:
         """Whether there is a column for it."""
@@ -96,30 +96,40 @@ class Predictions:
     def batches(self, *roles: str, shown: bool = False) -> Iterator[Batch]:
         """Of these roles, and of the columns to be `shown` under their own names. Raises UnusablePredictions."""
         wanted = {role: self.columns[role] for role in roles}
-        number = 0
-        for index, file in enumerate(self.files):
+        for index, row, batch in self._read(sorted({*wanted.values(), *(self.shown if shown else ())})):
+            if not batch.num_rows:
+                continue
+            file = str(self.files[index])
+            found = {role: _column(file, batch, name, row, role) for role, name in wanted.items()}
+            if shown:
+                found |= {f"shown {name}": np.asarray(batch.column(name).to_pylist(), object) for name in self.shown}
+            found["row"] = np.arange(row, row + batch.num_rows)
+            found["file"] = np.full(batch.num_rows, index)
+            yield found
+
+    def _read(self, names: list[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        """Batches that are this part's, each with the index of its file and its first row there."""
+        turns = Turns(self.part, self.parts)
+        if self.table is not None:
             row = 0
-            for batch in _open(file, sorted({*wanted.values(), *(self.shown if shown else ())})):
-                if number % self.parts == self.part and batch.num_rows:
-                    found = {role: _column(file, batch, name, row) for role, name in wanted.items()}
-                    if shown:
-                        found |= {
-                            f"shown {name}": np.asarray(batch.column(name).to_pylist(), object) for name in self.shown
-                        }
-                    found["row"] = np.arange(row, row + batch.num_rows)
-                    found["file"] = np.full(batch.num_rows, index)
-                    yield found
+            for batch in self.table.select(names).to_batches(reading.ROWS):
+                if turns.take():
+                    yield 0, row, batch
                 row += batch.num_rows
-                number += 1
+            return
+        numbers = {self.columns[role] for role in ("score", "weight") if role in self.columns}
+        for index, file in enumerate(self.files):
+            for row, batch in reading.read(file, names, numbers, turns):
+                yield index, row, batch
 
 
 def open_predictions(files: Sequence[Path], columns: Columns) -> Predictions:
     """Of files that have the same columns. Raises UnusablePredictions, which names the columns that there are."""
-    all_names = [_names(file) for file in files]
+    all_names = [column_names(file) for file in files]
     for file, names in zip(files[1:], all_names[1:], strict=True):
         if set(names) != set(all_names[0]):
             raise UnusablePredictions(
-                f"its columns are {_listed(names)}, those of {files[0]} {_listed(all_names[0])}",
+                f"its columns are {listed(names)}, those of {files[0]} {listed(all_names[0])}",
                 where=str(file),
                 remedy="evaluate files of one kind together",
             )
@@ -136,13 +146,13 @@ def open_predictions(files: Sequence[Path], columns: Columns) -> Predictions:
             found[role] = _there(files[0], said, names, f"--{role}")
     if "label" not in found:
         raise UnusablePredictions(
-            f"no column says what the examples are: there are {_listed(names)}",
+            f"no column says what the examples are: there are {listed(names)}",
             where=str(files[0]),
             remedy=f"name it with --label, or call it {' or '.join(NAMES['label'][:3])}",
         )
     if "score" not in found and "prediction" not in found:
         raise UnusablePredictions(
-            f"no column says what was predicted: there are {_listed(names)}",
+            f"no column says what was predicted: there are {listed(names)}",
             where=str(files[0]),
             remedy="name scores with --score, or classes with --prediction",
         )
@@ -150,14 +160,33 @@ def open_predictions(files: Sequence[Path], columns: Columns) -> Predictions:
     return Predictions(tuple(files), found, shown)
 
 
+def predictions_of(
+    label: arrays.ArrayLike,
+    score: arrays.ArrayLike | None = None,
+    prediction: arrays.ArrayLike | None = None,
+    *,
+    weight: arrays.ArrayLike | None = None,
+    slices: arrays.ArrayLike | None = None,
+    **shown: arrays.ArrayLike,
+) -> Predictions:
+    """Of arrays [n], of whatever `metrics` takes; `shown`: columns to be seen beside the worst examples.
+
+    Raises UnusablePredictions without a score or a prediction, BadInput for what is no array or another length.
+    """
+    if score is None and prediction is None:
+        raise UnusablePredictions("nothing says what was predicted", remedy="give scores or predictions, or both")
+    given = {"label": label, "score": score, "prediction": prediction, "weight": weight, "slice": slices}
+    found = {role: arrays.column(role, data) for role, data in given.items() if data is not None}
+    extra = {name: arrays.column(name, data) for name, data in shown.items()}
+    arrays.same_length(**{name: len(column) for name, column in (found | extra).items()})
+    columns = {f"shown {name}": column for name, column in extra.items()} | found
+    table = pa.table({name.removeprefix("shown "): pa.array(column) for name, column in columns.items()})
+    return Predictions((Path("arrays"),), {role: role for role in found}, tuple(extra), table)
+
+
 @cache
-def _bytes_a_row(file: Path) -> float:
-    """Of Parquet exactly, on the whole; of text those of its beginning."""
-    if _format(file) == "parquet":
-        return file.stat().st_size / max(int(pa.parquet.read_metadata(file).num_rows), 1)
-    with file.open("rb") as opened:
-        beginning = opened.read(BLOCK_BYTES)
-    return len(beginning) / max(beginning.count(b"\n"), 1)
+def _rows_of(file: Path) -> float:
+    return reading.rows_of(file)
 
 
 def write_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], file: Path, source: str) -> Path:
@@ -176,103 +205,38 @@ def _there(file: Path, name: str, names: Sequence[str], option: str) -> str:
     if name not in names:
         near = nearest(name, list(names))
         raise UnusablePredictions(
-            f"there is no column {name!r}; there are {_listed(names)}",
+            f"there is no column {name!r}; there are {listed(names)}",
             where=str(file),
             remedy=f"did you mean {option} {near}?" if near else f"name one of them with {option}",
         )
     return name
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MANY_COLUMNS} more" if len(names) > MANY_COLUMNS else ""
-    return ", ".join(map(repr, names[:MANY_COLUMNS])) + more
-
-
-def _format(file: Path) -> str:
-    if not file.is_file():
-        raise UnusablePredictions(
-            "is a directory" if file.is_dir() else "there is no such file",
-            where=str(file),
-            remedy="name a file of predictions",
-        )
-    if file.suffix.lower() not in FORMATS:
-        raise UnusablePredictions(
-            f"is of no known kind ({file.suffix or 'no ending'})", where=str(file), remedy=f"give {', '.join(FORMATS)}"
-        )
-    if not file.stat().st_size:
-        raise UnusablePredictions("is empty", where=str(file), remedy="write the predictions again")
-    return FORMATS[file.suffix.lower()]
-
-
-def _names(file: Path) -> list[str]:
-    kind = _format(file)
-    try:
-        if kind == "parquet":
-            with pa.parquet.ParquetFile(file) as opened:
-                return list(opened.schema_arrow.names)
-        if kind == "jsonl":
-            with pa.json.open_json(file, _json_options()) as reader:
-                return list(reader.schema.names)
-        with pa.csv.open_csv(file, *_csv_options(kind)) as reader:
-            names = list(reader.schema.names)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, kind, error) from None
-    if len(set(names)) != len(names):
-        raise UnusablePredictions(f"two columns have one name: {_listed(names)}", where=str(file), remedy="rename one")
-    return names
-
-
-def _open(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
-    kind = _format(file)
-    try:
-        if kind == "parquet":
-            with pa.parquet.ParquetFile(file) as opened:
-                yield from opened.iter_batches(ROWS, columns=names)
-            return
-        if kind == "jsonl":
-            with pa.json.open_json(file, _json_options()) as reader:
-                for batch in reader:
-                    yield batch.select(names)
-            return
-        read, parse, convert = _csv_options(kind)
-        convert.include_columns = names
-        with pa.csv.open_csv(file, read, parse, convert) as reader:
-            yield from reader
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, kind, error) from None
-
-
-def _csv_options(kind: str) -> tuple[Any, Any, Any]:
-    return (
-        pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-        pa.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True),
-        pa.csv.ConvertOptions(),
-    )
-
-
-def _json_options() -> Any:
-    return pa.json.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
-
-
-def _unreadable(file: Path, kind: str, error: Exception) -> UnusablePredictions:
-    words = " ".join(str(error).split())
-    return UnusablePredictions(
-        f"cannot be read as {kind.upper()}: {words}", where=str(file), remedy="write it again, whole"
-    )
-
-
-def _column(file: Path, batch: pa.RecordBatch, name: str, row: int) -> NDArray[Any]:
+def _column(file: str, batch: pa.RecordBatch, name: str, row: int, role: str) -> NDArray[Any]:
     found = batch.column(name)
+    if role == "slice":
+        return _words(found)
     if found.null_count:
         first = row + int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))
         raise UnusablePredictions(
             f"{name} has no value in {found.null_count:,} rows of a batch, first in row {first:,} (counted from 0)",
-            where=str(file),
+            where=file,
             remedy="leave these examples out, or ask why they have none",
         )
+    kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _words(found)
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
-    if pa.types.is_string(found.type) or pa.types.is_large_string(found.type):
-        return np.asarray(found.to_pylist(), np.str_)
+    if pa.types.is_decimal(found.type):
+        found = found.cast(pa.float64())
     values: NDArray[Any] = found.to_numpy(zero_copy_only=False)
     return values
+
+
+def _words(found: Any) -> NDArray[np.str_]:
+    """Each different one is made once."""
+    coded = found if pa.types.is_dictionary(found.type) else found.dictionary_encode()
+    names = [NO_SLICE if each is None else str(each) for each in coded.dictionary.to_pylist()]
+    words: NDArray[np.str_] = np.array([*names, NO_SLICE], np.str_)[coded.indices.fill_null(len(names)).to_numpy()]
+    return words
