@@ -1,7 +1,7 @@
-"""A plugin of pytest: scikit-learn's own test modules, unmodified, are given our functions in place of the ones they import.
+"""A plugin of pytest: scikit-learn's own test modules, unmodified, are given our functions in place of its own.
 
-While a test module is imported, `sklearn.metrics.<name>` and the modules that define it hold ours, wherever both have a
-function of that name; then scikit-learn has its own back, so that what it calls inside stays its own. Every call is
+While a test module is imported, `sklearn.metrics.<name>` and the modules that define it hold ours, wherever both have
+a function of that name; then scikit-learn has its own back, so that what it calls inside stays its own. Every call is
 counted. The warning that both know is one class for the run. What was seen goes to the file named by REPORT.
 """
 

@@ -97,7 +97,8 @@ class Curve:
     @cached_property
     def average_precision(self) -> float:
         """Precision at each needle's score, averaged over needles; no interpolation."""
-        precision = self.true_positives / (self.true_positives + self.false_positives)
+        called = self.true_positives + self.false_positives
+        precision = np.divide(self.true_positives, called, out=np.zeros_like(called), where=called > 0)  # weights of 0
         return float((self.needles * precision).sum()) / self.positives
 
     @cached_property

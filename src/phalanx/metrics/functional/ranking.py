@@ -20,6 +20,7 @@ from phalanx.metrics.functional.targets import (
     MULTILABEL,
     consistent,
     dense,
+    finite,
     flat,
     kind_of,
     labels_of,
@@ -210,9 +211,7 @@ _SHAPE = (
 
 def _scores(y_score: Any) -> Array:
     found = arrays.floats("y_score", dense("y_score", y_score))
-    if np.isnan(found).any():
-        raise BadInput("Input y_score contains NaN.", remedy="leave these examples out, or ask why they have no score")
-    return arrays.finite("y_score", found)
+    return finite("y_score", found)
 
 
 def _at_thresholds(y_true: Any, y_score: Any, pos_label: Any, sample_weight: Any) -> tuple[Array, Array, Array]:

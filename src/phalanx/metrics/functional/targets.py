@@ -109,10 +109,22 @@ def sample_weights(given: Any, length: int) -> NDArray[Any] | None:
             f"1D array of length {length}."
         )
     if len(found) != length:
-        raise BadInput(f"Found input variables with inconsistent numbers of samples: [{length}, {len(found)}]")
+        raise BadInput(
+            f"Found input variables with inconsistent numbers of samples: [{length}, {length}, {len(found)}]"
+        )
     if found.dtype.kind in "biu":
         return found.astype(np.int64)
-    return arrays.finite("sample_weight", arrays.floats("sample_weight", found)).astype(np.float64)
+    return finite("sample_weight", arrays.floats("sample_weight", found)).astype(np.float64)
+
+
+def finite(name: str, found: NDArray[Any]) -> NDArray[Any]:
+    """Itself. Raises BadInput, which begins with scikit-learn's words, with the count of what is no number and the
+    first of it."""
+    try:
+        return arrays.finite(name, found)
+    except BadInput as error:
+        what = "NaN" if np.isnan(found).any() else "infinity or a value too large for its type"
+        raise BadInput(f"Input {name} contains {what}. {error.message}", remedy=error.remedy) from None
 
 
 def kind_of(name: str, y: Any) -> str:
@@ -152,7 +164,7 @@ def _kind_of_values(found: NDArray[Any], name: str = "data") -> str:
         return MULTILABEL
     suffix = "-multioutput" if found.ndim == 2 and found.shape[1] > 1 else ""
     if found.dtype.kind == "f":
-        arrays.finite(name, found)
+        finite(name, found)
         if (found != np.floor(found)).any():
             return "continuous" + suffix
     if suffix or not _at_most_two(found):
