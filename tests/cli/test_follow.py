@@ -100,11 +100,15 @@ def test_steps_validations_and_damage_are_told_as_they_come(
     emitter.emit("steps", {"step": 3, "loss": 2.5, "tokens_per_second": 12345.6, "step_s": 0.5})
     emitter.emit("steps", {"step": 9, "loss": 9.5, "tokens_per_second": 1.0, "step_s": 9.0}, rank=1)
     emitter.emit("validations", {"step": 3, "loss": 2.25, "bits_per_byte": 3.125})
+    emitter.emit("validations", {"step": 6, "loss": 2.0, "bits_per_byte": None, "top1": 0.4375})
+    emitter.emit("validations", {"step": 9, "loss": None, "top1": None})
     emitter.emit("checkpoints", {"event": "damaged", "path": "/c/step-2", "message": "checksum"})
     with Follower(home, job) as follower:
         follower.tick(job)
     assert heard(capsys) == [
         "  step 3: held-out loss 2.2500 nats/token, 3.125 bits per byte",
+        "  step 6: held-out loss 2.0000 nats/token, 43.8% of first guesses right",
+        "  step 9: nothing to predict in held-out text",
         "! damaged checkpoint /c/step-2: checksum; using the one before",
         "  step 3/10  loss 2.500  12,346 tokens/s  4 s left",
     ]

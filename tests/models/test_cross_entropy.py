@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.models import cross_entropy as subject
-from phalanx.models.cross_entropy import cross_entropy
+from phalanx.models.cross_entropy import costs_and_ranks, cross_entropy
 
 
 def drawn(rows: int, size: int, scale: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +82,25 @@ def test_rows_beyond_the_targets_count_nothing():
     assert loss.item() == expected.item()
     assert torch.equal(padded.grad[:11], logits.grad)
     assert torch.equal(padded.grad[11:], torch.zeros(5, 20))
+
+
+@given(st.integers(0, 40), st.integers(1, 50), st.sampled_from([0.0, 1.0, 100.0]), st.integers(1, 300))
+def test_each_cost_is_torchs_and_each_rank_that_of_a_stable_sort(rows, size, scale, chunk):
+    logits, targets = drawn(rows, size, scale, torch.float32)
+    logits = logits.detach().round()  # so that some are equal
+    extra = torch.cat([logits, torch.zeros(3, size)])  # rows that nobody asks for
+    whole, subject._CHUNK = subject._CHUNK, chunk
+    try:
+        costs, ranks = costs_and_ranks(extra, targets)
+    finally:
+        subject._CHUNK = whole
+    torch.testing.assert_close(costs, F.cross_entropy(logits, targets, reduction="none"), rtol=1e-5, atol=1e-5)
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    assert ranks.tolist() == [row.tolist().index(target) for row, target in zip(order, targets.tolist(), strict=True)]
+
+
+def test_an_answer_that_is_no_number_is_liked_least_and_costs_no_number():
+    logits = torch.tensor([[1.0, math.nan, 0.0], [1.0, 2.0, 3.0]])
+    costs, ranks = costs_and_ranks(logits, torch.tensor([1, 2]))
+    assert ranks.tolist() == [2, 0]
+    assert costs.isnan().tolist() == [True, False]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,21 @@ def test_nothing_trained_nothing_drawn() -> None:
 
 
 def test_speed_norm_and_rate_have_their_own_charts(history: History) -> None:
-    assert [picture.title for picture in small_charts(history, 300)] == ["Throughput", "Gradient norm", "Learning rate"]
+    titles = [picture.title for picture in small_charts(history, 300)]
+    assert titles == ["Right guesses", "Throughput", "Gradient norm", "Learning rate"]
+
+
+def test_right_guesses_are_drawn_in_percent(history: History) -> None:
+    best, five = small_charts(history, 300)[0].lines
+    assert (best.name, five.name) == ("held-out, the best guess", "held-out, one of the best five")
+    assert best.points == tuple((row["step"], 100 * row["top1"]) for row in history.validations)
+    assert all(y2 - y1 == pytest.approx(25) for (_, y1), (_, y2) in zip(best.points, five.points, strict=True))
+
+
+def test_a_run_from_before_guesses_were_counted_has_no_chart_of_them(history: History) -> None:
+    without = tuple({**row, "top1": None, "top5": None} for row in history.validations)
+    titles = [picture.title for picture in small_charts(replace(history, validations=without), 300)]
+    assert titles == ["Throughput", "Gradient norm", "Learning rate"]
 
 
 def test_a_rank_that_waits_shows_more_communication(history: History) -> None:

@@ -87,6 +87,9 @@ def test_every_table_that_the_page_shows_is_read(tmp_path: Path, clock: Clock) -
     assert {row["category"] for row in history.memory} == {"baseline", "measured_peak"}
     assert [row["step"] for row in history.checkpoints] == [100, 200, 300]
     assert [row["step"] for row in history.validations] == [50, 100, 150, 200, 250, 300]
+    for row in history.validations:
+        assert row["perplexity"] == math.exp(row["loss"])
+        assert row["top5"] - row["top1"] == pytest.approx(0.25)
     assert {row["fact"] for row in history.host_facts} == {"cores", "kernel", "memory", "processor"}
     assert history.states
     assert not history.unreadable

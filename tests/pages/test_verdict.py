@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_tiles_show_only_what_is_known(tmp_path: Path) -> None:
     assert [(tile.name, tile.value) for tile in empty] == [("workers", "2")]
     names = [tile.name for tile in tiles(causal_job(), _files(causal_evaluation()), TRAINED)]
     assert names == ["bits per byte", "training loss", "tokens per second", "time in steps", "workers"]
+
+
+def test_the_last_validation_is_told_with_what_is_known_of_it() -> None:
+    row = {"step": 300, "split": "held-out", "loss": 2.0, "perplexity": 7.389, "top1": 0.5, "top5": 0.75}
+    told = {tile.name: tile for tile in tiles(causal_job(), _files(), replace(TRAINED, validations=(row,)))}
+    assert told["held-out loss"].note == "nats per token, perplexity 7.39, step 300"
+    assert told["held-out first guesses"].value == "50.0\u00a0%"
+    assert told["held-out first guesses"].note == "were right, 75.0\u00a0% among the best five, step 300"
+    older = {**row, "perplexity": None, "top1": None, "top5": None}
+    told = {tile.name: tile for tile in tiles(causal_job(), _files(), replace(TRAINED, validations=(older,)))}
+    assert told["held-out loss"].note == "nats per token, step 300"
+    assert "held-out first guesses" not in told

@@ -46,6 +46,12 @@ class SmallModel(nn.Module):
         targets = batch["targets"].flatten()
         return F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum"), int((targets >= 0).sum())
 
+    def costs_and_ranks(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        keep = batch["targets"] >= 0
+        logits, targets = self(batch["tokens"])[keep], batch["targets"][keep]
+        own = logits.gather(1, targets[:, None])
+        return F.cross_entropy(logits, targets, reduction="none"), (logits > own).sum(1)
+
 
 def make_model(dropout: float = 0.0) -> SmallModel:
     torch.manual_seed(5)

@@ -67,11 +67,17 @@ def test_the_checkpoint_is_enough_to_use_the_model(uninterrupted):
     spec = run.job.spec
     loader = Loader(prepare(spec.data, spec.model.objective, run.cache), LoaderSpec.of(spec))
     loss_sum = tokens = 0.0
+    right = [0, 0]  # best guesses, and any of the best five: by torch's topk
     with torch.no_grad():
         for batch in loader.validation_batches(4 * 7 * 32, 3):
-            total, count = loaded.module.loss({name: torch.from_numpy(array) for name, array in batch.arrays.items()})
+            arrays = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+            total, count = loaded.module.loss(arrays)
             loss_sum, tokens = loss_sum + float(total), tokens + int(count)
+            best = loaded.module(arrays["tokens"][:, :-1]).topk(5).indices == arrays["tokens"][:, 1:, None]
+            right = [right[0] + int(best[..., 0].sum()), right[1] + int(best.sum())]
     said = run.rows("validations")[-1]
+    assert [said["top1"], said["top5"]] == pytest.approx([number / tokens for number in right], abs=2 / tokens)
+    assert said["perplexity"] == math.exp(said["loss"])
     assert said["tokens"] == tokens
     assert said["loss"] == pytest.approx(loss_sum / tokens, rel=1e-5)
     assert said["bits_per_byte"] == pytest.approx(loss_sum / tokens / math.log(2), rel=0.02), "a byte is a token here"

@@ -158,9 +158,11 @@ class Follower:
             self.say(f"  {demand}")
 
     def _say_validation(self, row: dict[str, Any]) -> None:
-        bits = row.get("bits_per_byte")
-        extra = f", {bits:.3f} bits per byte" if bits is not None else ""
-        self.say(f"  step {row['step']}: held-out loss {row['loss']:.4f} nats/token{extra}")
+        loss, bits, right = row.get("loss"), row.get("bits_per_byte"), row.get("top1")
+        said = f"held-out loss {loss:.4f} nats/token" if loss is not None else "nothing to predict in held-out text"
+        said += f", {bits:.3f} bits per byte" if bits is not None else ""
+        said += f", {right:.1%} of first guesses right" if right is not None else ""
+        self.say(f"  step {row['step']}: {said}")
 
     def _draw_step(self, job: Job) -> None:
         row, total = self._latest, job.spec.training.steps

@@ -90,13 +90,16 @@ _ALL = (
     ),
     _table(
         "validations",
-        "loss on held-out data during training, by rank 0",
+        "metrics on held-out data during training, of all ranks, by rank 0",
         Column("step", "int64"),
         Column("split", "string"),
         Column("loss", "float64", "nats/token"),
         Column("tokens", "int64", "tokens", "predicted"),
         Column("bits_per_byte", "float64", "bits/byte", "causal objectives only"),
         Column("seconds", "float64", "s"),
+        Column("perplexity", "float64", doc="exp of the loss; infinite beyond a double"),
+        Column("top1", "float64", doc="share of the predicted tokens that were the model's best guess"),
+        Column("top5", "float64", doc="share that were among its best five"),
     ),
     _table(
         "states",

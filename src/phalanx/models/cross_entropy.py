@@ -6,6 +6,7 @@ half-precision logits into a float32 copy of both first.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,31 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
+def costs_and_ranks(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What each right answer costs in nats, float32 [M], and how many answers the model likes better, int64 [M].
+
+    Arguments as for `cross_entropy`. Of answers liked alike the one of lower index counts as better, as for argmax;
+    a NaN is liked least, and costs NaN.
+    """
+    costs, ranks = [torch.empty(0)], [torch.empty(0, dtype=torch.int64)]
+    rows = max(1, _CHUNK // logits.shape[1])
+    for start in range(0, targets.shape[0], rows):
+        end = min(start + rows, targets.shape[0])
+        some, target = logits[start:end], targets[start:end, None]
+        costs.append(_costs(some, target, some.softmax(-1, dtype=torch.float32)))
+        liked = some.nan_to_num(-math.inf, math.inf, -math.inf)
+        own = liked.gather(1, target)
+        earlier = torch.arange(logits.shape[1]) < target
+        ranks.append(((liked > own) | ((liked == own) & earlier)).sum(1))
+    return torch.cat(costs), torch.cat(ranks)
+
+
+def _costs(logits: Tensor, target: Tensor, probabilities: Tensor) -> Tensor:
+    """-log p(target) of each row. log p(target) = logit(target) - logit(top) + log p(top): the largest probability
+    never underflows."""
+    return logits.amax(-1).float() - logits.gather(1, target)[:, 0].float() - probabilities.amax(-1).log()
+
+
 class _CrossEntropy(torch.autograd.Function):
     """The gradient, softmax minus one at the target, is made with the loss and only scaled in backward."""
 
@@ -37,8 +63,7 @@ class _CrossEntropy(torch.autograd.Function):
             end = min(start + rows, wanted)
             some, target = logits[start:end], targets[start:end, None]
             probabilities = some.softmax(-1, dtype=torch.float32)
-            # log p(target) = logit(target) - logit(top) + log p(top): the largest probability never underflows.
-            total += (some.amax(-1).float() - some.gather(1, target)[:, 0].float() - probabilities.amax(-1).log()).sum()
+            total += _costs(some, target, probabilities).sum()
             if gradient is not None:
                 probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
                 gradient[start:end] = probabilities

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
-from phalanx.models.cross_entropy import cross_entropy
+from phalanx.models.cross_entropy import costs_and_ranks, cross_entropy
 from phalanx.models.dropout import dropout
 
 _BASE = 10_000.0
@@ -73,9 +73,17 @@ class Decoder(nn.Module):
 
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy of `tokens[:, 1:]` given those before each, summed (float32 scalar, nats), and their number."""
+        logits, targets = self._asked(batch)
+        return cross_entropy(logits, targets), targets.shape[0]
+
+    def costs_and_ranks(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of each token that `loss` predicts: nats, float32 [M], and how many tokens are liked better, int64 [M]."""
+        return costs_and_ranks(*self._asked(batch))
+
+    def _asked(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits [M, V] and the right tokens int64 [M]."""
         tokens = batch["tokens"]
-        targets = tokens[:, 1:].flatten()
-        return cross_entropy(self._logits(tokens[:, :-1], None).flatten(0, 1), targets), targets.shape[0]
+        return self._logits(tokens[:, :-1], None).flatten(0, 1), tokens[:, 1:].flatten()
 
     def _logits(self, tokens: Tensor, cache: Cache | None) -> Tensor:
         # Under autocast the whole stream is in half precision, else each matrix product would convert it anew.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from phalanx.models.attention import attend, bias_of
 from phalanx.models.catalog import ModelConfig
-from phalanx.models.cross_entropy import cross_entropy
+from phalanx.models.cross_entropy import costs_and_ranks, cross_entropy
 from phalanx.models.dropout import dropout
 
 EPS = 1e-12
@@ -49,8 +49,14 @@ class Encoder(nn.Module):
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """Cross-entropy summed over the masked positions (float32 scalar, nats), and their number."""
         targets = batch["targets"]
-        logits = self._logits(batch["tokens"], batch["document"], batch["positions"])
-        return cross_entropy(logits, targets), targets.shape[0]
+        return cross_entropy(self._asked(batch), targets), targets.shape[0]
+
+    def costs_and_ranks(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of each token that `loss` predicts: nats, float32 [M], and how many tokens are liked better, int64 [M]."""
+        return costs_and_ranks(self._asked(batch), batch["targets"])
+
+    def _asked(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self._logits(batch["tokens"], batch["document"], batch["positions"])
 
     def _logits(self, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
         """At the positions, and some rows more that mean nothing."""

@@ -54,10 +54,11 @@ def loss_chart(history: History, steps: int) -> Chart | None:
 
 
 def small_charts(history: History, steps: int) -> list[Chart]:
-    """Throughput, learning rate and gradient norm over the steps."""
+    """Right guesses on held-out text, throughput, gradient norm and learning rate over the steps."""
     whole = (1.0, float(max(2, steps)))
     marks = _restarts(history)
-    found = []
+    guesses = chart("Right guesses", "percent of the tokens predicted", _guesses(history), x_range=whole, marks=marks)
+    found = [] if guesses is None else [guesses]
     for title, unit, field, tone in (
         ("Throughput", "real tokens per second, all workers", "tokens_per_second", 3),
         ("Gradient norm", "before clipping", "gradient_norm", 4),
@@ -68,6 +69,21 @@ def small_charts(history: History, steps: int) -> list[Chart]:
         if picture is not None:
             found.append(picture)
     return found
+
+
+def _guesses(history: History) -> list[Line]:
+    """Of each held-out split how often the model's best guess was right, and how often one of its best five."""
+    lines = []
+    for split in sorted({row["split"] or "" for row in history.validations})[:3]:
+        for tone, column, words in ((5, "top1", "the best guess"), (2, "top5", "one of the best five")):
+            points = tuple(
+                (float(row["step"]), 100 * row[column])
+                for row in history.validations
+                if (row["split"] or "") == split and row[column] is not None
+            )
+            if points:
+                lines.append(Line(f"{split}, {words}", points, tone, dots=True))
+    return lines
 
 
 def time_bars(history: History) -> Bars | None:

@@ -107,7 +107,9 @@ def read_history(rows: Rows, job_uid: str, attempt: int) -> History:
         ranks=tuple(_rank(row) for row in ask(_per_rank(steps))),
         validations=ask(
             "SELECT step, split, max_by(loss, generation) AS loss, max_by(bits_per_byte, generation) AS bits_per_byte, "
-            f"max(tokens) AS tokens FROM validations WHERE {mine} GROUP BY step, split ORDER BY split, step"
+            "max_by(perplexity, generation) AS perplexity, max_by(top1, generation) AS top1, "
+            "max_by(top5, generation) AS top5, max(tokens) AS tokens "
+            f"FROM validations WHERE {mine} GROUP BY step, split ORDER BY split, step"
         ),
         memory=ask(
             f"SELECT rank, category, max_by(bytes, time_ns) AS bytes FROM memory WHERE {mine} "

@@ -105,7 +105,12 @@ def tiles(job: Job, files: RunFiles, history: History) -> list[Tile]:
         found.append(Tile(name, shown, "on held-out files"))
     if history.validations:
         last = history.validations[-1]
-        found.append(Tile("held-out loss", number(last["loss"]), f"nats per token, step {last['step']:,}"))
+        perplexity = f", perplexity {number(last['perplexity'])}" if last["perplexity"] is not None else ""
+        found.append(Tile("held-out loss", number(last["loss"]), f"nats per token{perplexity}, step {last['step']:,}"))
+        if last["top1"] is not None:
+            among = f", {percent(last['top5'])} among the best five" if last["top5"] is not None else ""
+            note = f"were right{among}, step {last['step']:,}"
+            found.append(Tile("held-out first guesses", percent(last["top1"]), note))
     if training.loss is not None:
         found.append(Tile("training loss", number(training.loss), "nats per token, last step"))
     if training.tokens_per_second:

@@ -1,4 +1,4 @@
-"""The training loop: steps in order, each a row of events; held-out losses and checkpoints at their times.
+"""The training loop: steps in order, each a row of events; held-out metrics and checkpoints at their times.
 
 Every rank runs it. Decisions (stop, validate, checkpoint) are functions of the step or of numbers that
 were summed over the ranks, so all ranks take them alike, and no message is sent for them. Knows nothing
@@ -24,6 +24,7 @@ from phalanx.training.memory import ResidentSet
 from phalanx.training.randomness import seeded
 from phalanx.training.schedules import lr_at
 from phalanx.training.stepper import MicroBatch, Stepper, Totals
+from phalanx.training.validation import Validation, merged
 
 Outcome = Literal["done", "preempted"]
 VALIDATION_BATCHES = 4  # global batches' worth of held-out tokens: forward only, about the time of one and a half steps
@@ -124,26 +125,19 @@ class Loop:
         return loss
 
     def _validate(self, step: int) -> None:
-        """Loss on a fixed sample of held-out files; each rank takes its part of it, rank 0 says the sum."""
+        """Metrics on a fixed sample of held-out files; each rank takes its part of it, rank 0 says what all found."""
         start = time.perf_counter()
         if self._held_out is None:
             tokens = VALIDATION_BATCHES * self.loader.spec.global_batch * self.loader.spec.sequence_length
             rank, world = self.mesh.data_rank, self.mesh.data_size
             self._held_out = list(self.loader.validation_batches(tokens, self.plan.micro_batch, rank, world))
-        loss_sum = self.stepper.evaluate(tensors(self._held_out))
-        counts = [sum(b.predicted_tokens for b in self._held_out), sum(b.predicted_bytes for b in self._held_out)]
-        sums = torch.tensor([loss_sum, *counts], dtype=torch.float64)
-        self.mesh.group.allreduce(sums, name="validation").wait()
+        mine = Validation()
+        found = self.stepper.evaluate(tensors(self._held_out))
+        for batch, (costs, ranks) in zip(self._held_out, found, strict=True):
+            mine.update(costs.numpy(), ranks.numpy(), batch.predicted_bytes)
+        whole = merged(mine, self.mesh.group)
         if self.mesh.group.rank == 0:
-            nats, predicted, text_bytes = sums.tolist()
-            row = {
-                "step": step,
-                "split": "held-out",
-                "loss": nats / predicted,
-                "tokens": int(predicted),
-                "bits_per_byte": nats / math.log(2) / text_bytes if text_bytes else None,
-                "seconds": time.perf_counter() - start,
-            }
+            row = {"step": step, "split": "held-out", **whole.compute(), "seconds": time.perf_counter() - start}
             self.emitter.emit("validations", row)
 
 

@@ -110,15 +110,13 @@ class Stepper:
         return self._base_rates[0] * rate
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[MicroBatch]) -> float:
-        """Sum of the loss over `batches`, in nats, without dropout; this rank's only."""
+    def evaluate(self, batches: Iterable[MicroBatch]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each batch what the module's `costs_and_ranks` gives, without dropout; this rank's only."""
         self.module.eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
-            total = 0.0
-            for batch in batches:
-                total += float(self.module.loss(batch)[0])  # type: ignore[operator]
+            found = [self.module.costs_and_ranks(batch) for batch in batches]  # type: ignore[operator]
         self.module.train()
-        return total
+        return found
 
     def state(self) -> list[Piece]:
         """What must be kept to go on: `model.<parameter or buffer>` and `optimizer.<parameter>.<state>`."""
