@@ -1,7 +1,7 @@
 """What a rank does when its turn has come: one negotiated bucket of operations on a group.
 
-Small reductions of a bucket travel together, large ones by themselves, where copying would cost more. Knows neither
-names in flight nor who decided the order.
+Reductions of a bucket travel together; where that takes a copy, large ones travel by themselves, for it would cost
+more. Knows neither names in flight nor who decided the order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from phalanx.collectives import Group, Handle
 from phalanx.collectives.fusion import is_plain
+from phalanx.collectives.transports.transport import Transport
 from phalanx.horovod.adasum import adasum
 from phalanx.horovod.negotiation import FUSE_BELOW, Request
 
@@ -117,41 +118,75 @@ def _allreduce(group: Group, operations: Sequence[Operation]) -> Work:
         operation.result = made if operation.grouped else made[0]
         sources += operation.tensors
         targets += made
+    with torch.no_grad():
+        reduce = getattr(group.transport, "allreduce_together", None)
+        if reduce is not None:
+            tickets, moved = _where_they_lie(reduce, sources, targets, how)
+        else:
+            tickets, moved = _packed(group.transport, sources, targets, how)
+    handle: Handle[None] = Handle(group.transport, tickets, lambda: None)
+
+    def finish() -> None:
+        handle.wait()
+        with torch.no_grad():
+            for target, found in moved:  # one by one: torch refuses a list with a conjugate in it
+                target.copy_(found)
+
+    return Work(operations, [handle], finish)
+
+
+# How the tensors of an allreduce travel: flat ones only, for another rank's may have another layout. Both ways return
+# tickets, and which tensors are to be copied from which others when those are reduced.
+Moved = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _where_they_lie(
+    reduce: Callable[..., int], sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], how: dict[str, Any]
+) -> tuple[list[int], Moved]:
+    """All of a dtype as one, by a transport that needs no copy of them for that."""
+    kinds: dict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    moved: Moved = []
+    for source, target in zip(sources, targets, strict=True):
+        inputs, outputs = kinds.setdefault(source.dtype, ([], []))
+        if is_plain(source) and is_plain(target):
+            inputs.append(source)
+            outputs.append(target)
+        else:
+            flat = source.reshape(-1).clone()
+            inputs.append(flat)
+            outputs.append(flat)
+            moved.append((target, flat.view(target.shape)))
+    return [reduce(inputs, outputs, **how) for inputs, outputs in kinds.values()], moved
+
+
+def _packed(
+    transport: Transport, sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], how: dict[str, Any]
+) -> tuple[list[int], Moved]:
+    """Small ones beside each other, large ones by themselves, where copying would cost more."""
     small: dict[torch.dtype, list[int]] = {}
     for index, tensor in enumerate(sources):
         if tensor.nbytes < FUSE_BELOW:
             small.setdefault(tensor.dtype, []).append(index)
     together = [indices for indices in small.values() if len(indices) > 1]
     tickets: list[int] = []
-    packed: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+    moved: Moved = []
 
     def pack(indices: list[int]) -> None:
         flat = torch.cat([sources[index].reshape(-1) for index in indices])  # always a copy
-        tickets.append(group.transport.allreduce(flat, **how))
-        packed.append((flat, [targets[index] for index in indices]))
+        tickets.append(transport.allreduce(flat, **how))
+        into = [targets[index] for index in indices]
+        pieces = torch.split(flat, [target.numel() for target in into])
+        moved.extend((target, piece.view(target.shape)) for target, piece in zip(into, pieces, strict=True))
 
-    with torch.no_grad():
-        for indices in together:
-            pack(indices)
-        # Flat ones only: another rank's tensor may have another layout.
-        for index in sorted({*range(len(sources))}.difference(*together)):
-            source, target = sources[index].detach(), targets[index].detach()
-            if is_plain(source) and is_plain(target):
-                tickets.append(group.transport.allreduce(source.view(-1), output=target.view(-1), **how))
-            else:
-                pack([index])
-
-    handle: Handle[None] = Handle(group.transport, tickets, lambda: None)
-
-    def finish() -> None:
-        handle.wait()
-        with torch.no_grad():
-            for flat, into in packed:
-                pieces = torch.split(flat, [target.numel() for target in into])
-                views = [piece.view(target.shape) for piece, target in zip(pieces, into, strict=True)]
-                torch._foreach_copy_(into, views)
-
-    return Work(operations, [handle], finish)
+    for indices in together:
+        pack(indices)
+    for index in sorted({*range(len(sources))}.difference(*together)):
+        source, target = sources[index].detach(), targets[index].detach()
+        if is_plain(source) and is_plain(target):
+            tickets.append(transport.allreduce(source.view(-1), output=target.view(-1), **how))
+        else:
+            pack([index])
+    return tickets, moved
 
 
 def _adasum(group: Group, operation: Operation) -> Work:

@@ -22,7 +22,7 @@ static int unmap_once(void *memory, size_t bytes);
 #undef mmap
 #undef munmap
 
-enum { MOST_RANKS = 5, MOST_ELEMENTS = 20000, PENDING = 6, OPERATIONS = 40 };
+enum { MOST_RANKS = 5, MOST_ELEMENTS = 20000, PENDING = 6, OPERATIONS = 40, PIECES = 6 };
 enum ending { WELL, MISMATCHED, ABORTED, LEFT, ABSENT, ENDINGS };
 
 // ---- one mapping for all ranks
@@ -189,7 +189,8 @@ static int64_t begin(const seat *s, group *g, dice *d, int rank, int size, uint6
   size_t width = BYTES[dtype] / (size_t)n, count = roll(d, 3) ? roll(d, 200) : roll(d, MOST_ELEMENTS), most = count * (size_t)size * (size_t)n + 64;
   uint64_t salt = s->seed * 100000 + number;
   int64_t shape[1 + DIMENSIONS] = {1, (int64_t)count}, counts[MOST_RANKS], given_rows[MOST_RANKS][MOST_RANKS];
-  extras more = {1.0, 1.0, NULL};
+  extras more = {1.0, 1.0, NULL, NULL, 0};
+  piece pieces[PIECES];
   for (int r = 0; r < size; r++)
     for (int q = 0; q < size; q++) given_rows[r][q] = (int64_t)roll(d, 30);
   if (different) count = count ? count - 1 : 1, shape[1] = (int64_t)count;
@@ -257,8 +258,17 @@ static int64_t begin(const seat *s, group *g, dice *d, int rank, int size, uint6
   if (!p->ragged && kind != GATHER && kind != SCATTER) shape[1] = elements;
   if (kind == BARRIER) shape[0] = 0;
   p->kind = kind, p->op = op, p->dtype = dtype, p->root = root, p->count = elements;
+  dice cuts = {salt};
+  if (kind == ALLREDUCE && roll(&cuts, 2)) {  // in pieces, some of them empty, the last of the memory first
+    size_t end = (size_t)elements, element = width * (size_t)n;
+    for (more.parts = pieces; more.many < PIECES; more.many++) {
+      size_t start = more.many + 1 == PIECES ? 0 : roll(&cuts, end + 1);
+      pieces[more.many] = (piece){(char *)p->in + start * element, (char *)p->out + start * element, (end - start) * element};
+      end = start;
+    }
+  }
   atomic_fetch_add(&operations, 1);
-  int64_t ticket = ph_call(g, code, p->in, p->out, elements, shape, number % 3 ? "tensor" : NULL, &more);
+  int64_t ticket = ph_call(g, code, more.parts ? NULL : p->in, more.parts ? NULL : p->out, elements, shape, number % 3 ? "tensor" : NULL, &more);
   return p->ticket = ticket ? ticket : ph_completed(g);  // a blocking one that is done was the last
 }
 // Some data each, then join: the others' allreduces see nothing of those who have joined.

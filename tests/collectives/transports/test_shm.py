@@ -106,6 +106,9 @@ def asks_for_what_cannot_be(seat: Seat) -> None:
         lambda: transport.scatter(two, two, seat.rank),
         lambda: transport.allreduce(two, output=four),
         lambda: transport.allreduce(two, output=two.double()),
+        lambda: transport.allreduce_together([two, two], [two, four]),
+        lambda: transport.allreduce_together([two, two.double()], [two, two.double()]),
+        lambda: transport.allreduce_together([two, torch.ones(2, 2).t()], [two, torch.ones(2, 2)]),
         lambda: transport.broadcast(two, 2),
         lambda: transport.broadcast(two, -1),
         lambda: transport.broadcast(torch.ones(2, 2).t(), 0),
@@ -121,3 +124,27 @@ def asks_for_what_cannot_be(seat: Seat) -> None:
 def test_what_would_write_past_a_tensor_is_refused_and_harms_nobody(team: Team) -> None:
     for rank in team.start(2, asks_for_what_cannot_be):
         assert rank.hear() == [2.0, 2.0]
+
+
+def reduces_together(seat: Seat) -> None:
+    transport = seat.join()
+    for most in (3, 2000, 1 << 20):  # with the arrival, in one chunk, in many
+        sizes = [most, 0, 1, most // 3, most + 7, 64]
+        chance = torch.Generator().manual_seed(seat.rank)
+        given = [torch.randn(size, generator=chance) for size in sizes]
+        expected = [tensor.clone() for tensor in given]
+        for tensor in expected:
+            transport.allreduce(tensor, "average", prescale=0.3)
+        results = [torch.empty_like(tensor) for tensor in given]
+        how = {"op": "average", "prescale": 0.3}
+        transport.wait(transport.allreduce_together(given, results, asynchronous=True, **how))
+        transport.allreduce_together(given, given, **how)
+        for in_place, result, right in zip(given, results, expected, strict=True):
+            seat.say(torch.equal(in_place, right) and torch.equal(result, right))
+    seat.say("done")
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_tensors_reduced_together_have_the_bits_of_each_by_itself(team: Team, ranks: int) -> None:
+    for rank in team.start(ranks, reduces_together):
+        assert [rank.hear() for _ in range(19)] == [True] * 18 + ["done"]

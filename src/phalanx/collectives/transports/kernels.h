@@ -63,17 +63,22 @@ FLOAT8(e5m2) FLOAT8(e4m3fn) FLOAT8(e5m2fnuz) FLOAT8(e4m3fnuz)
     int last = job->sources - 1, finish = job->op == AVERAGE || job->post != 1.0;                              \
     for (size_t o = 0; o < n; o += BLOCK) {                                                                    \
       size_t m = n - o < BLOCK ? n - o : BLOCK;                                                                \
+      A *result = DIRECT ? (A *)(void *)(to + o) : sum; /* of the last step only: `to` may be a source */      \
       const A *a = LOAD(left, from[0] + o, m);                                                                 \
       if (job->pre != 1.0) { EACH(i, m) sum[i] = SCALE(A, a[i], job->pre); a = sum; }                          \
       for (int s = 1; s <= last; s++) {                                                                        \
         const A *b = LOAD(right, from[s] + o, m);                                                              \
         if (job->pre != 1.0) { EACH(i, m) right[i] = SCALE(A, b[i], job->pre); b = right; }                    \
-        A *into = DIRECT && last == 1 && !finish ? (A *)(void *)(to + o) : sum;                                \
+        A *into = s == last && !finish ? result : sum;                                                         \
         COMBINE_LOOPS(A, SUM_OF, PRODUCT_OF)                                                                   \
         a = into;                                                                                              \
       }                                                                                                        \
-      if (job->op == AVERAGE) { A count = (A)job->ranks; EACH(i, m) sum[i] = a[i] / count; a = sum; }          \
-      if (job->post != 1.0) { EACH(i, m) sum[i] = SCALE(A, a[i], job->post); a = sum; }                        \
+      if (job->op == AVERAGE) {                                                                                \
+        A count = (A)job->ranks, *into = job->post == 1.0 ? result : sum;                                      \
+        EACH(i, m) into[i] = a[i] / count;                                                                     \
+        a = into;                                                                                              \
+      }                                                                                                        \
+      if (job->post != 1.0) { EACH(i, m) result[i] = SCALE(A, a[i], job->post); a = result; }                  \
       if ((const void *)a != (const void *)(to + o)) STORE(to + o, a, m);                                      \
     }                                                                                                          \
   }

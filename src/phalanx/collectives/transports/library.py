@@ -32,7 +32,13 @@ DTYPES = (
 
 
 class Extras(ctypes.Structure):
-    _fields_ = [("pre", ctypes.c_double), ("post", ctypes.c_double), ("counts", ctypes.c_void_p)]
+    _fields_ = [
+        ("pre", ctypes.c_double),
+        ("post", ctypes.c_double),
+        ("counts", ctypes.c_void_p),
+        ("parts", ctypes.c_void_p),
+        ("many", ctypes.c_size_t),
+    ]
 
 
 class RawRecord(ctypes.Structure):

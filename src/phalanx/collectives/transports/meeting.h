@@ -37,11 +37,18 @@ typedef struct {
 
 // ---- what a process knows
 
+typedef struct {  // of an allreduce: bytes [begin, end) of all that it reduces come from `in` and go to `out`
+  const char *in;
+  char *out;
+  size_t begin, end;
+} part;
+
 typedef struct {
   descriptor does;
   const void *in;
   void *out;
   int64_t *counts;  // reducescatter: elements of every rank's piece; ragged alltoall: rows for every rank (owned)
+  part *parts;      // allreduce: where its elements are, if not all at `in` and `out` (owned)
   void *result;     // ragged: made when the sizes are known (owned until taken)
   int64_t *rows;    // ragged: rows that came from every rank (owned)
   int64_t ticket, submitted, arrived, started, finished;  // ns of CLOCK_MONOTONIC

@@ -113,46 +113,64 @@ static void slice(size_t n, int size, int rank, size_t *low, size_t *high) {  //
   *low = at_most(each * (size_t)rank, n);
   *high = at_most(each * (size_t)(rank + 1), n);
 }
-static int allreduce(group *g, const char *in, char *out, size_t count, reduction *job) {
+static void gather(char *to, const part *p, size_t at, size_t end) {
+  for (size_t n; at < end; at += n, to += n) {
+    while (p->end <= at) p++;
+    n = at_most(p->end - at, end - at);
+    memcpy(to, p->in + (at - p->begin), n);
+  }
+}
+static void scatter(group *g, const part *p, size_t at, size_t end, const char *from, size_t total) {
+  for (size_t n; at < end; at += n, from += n) {
+    while (p->end <= at) p++;
+    n = at_most(p->end - at, end - at);
+    copy_out(g, p->out + (at - p->begin), from, n, total);
+  }
+}
+// Of parts without `in` this rank contributes nothing, and of those without `out` it wants nothing.
+static int allreduce(group *g, const part *parts, size_t count, reduction *job) {
   size_t width = BYTES[job->dtype], bytes = count * width;
   lay_out(g, bytes);
-  size_t part = g->chunk / width;
-  uint32_t rounds = (uint32_t)((count + part - 1) / part), base = g->chunks;
+  size_t step = g->chunk / width;
+  uint32_t rounds = (uint32_t)((count + step - 1) / step), base = g->chunks;
   const void *from[MAX_RANKS];
   int me = g->rank, e;
   for (uint32_t i = 0; i < rounds + 2; i++) {
     size_t low, high;
     if (i < rounds) {  // copy in what others reduce
-      size_t at = i * part, n = at_most(count - at, part);
+      size_t at = i * step, n = at_most(count - at, step);
       if ((e = free_place(g, base + i))) return e;
       slice(n, g->size, me, &low, &high);
       char *place = stage_of(g, me, base + i);
-      if (in) {
-        memcpy(place, in + at * width, low * width);
-        memcpy(place + high * width, in + (at + high) * width, (n - high) * width);
+      if (parts->in) {
+        gather(place, parts, at * width, (at + low) * width);
+        gather(place + high * width, parts, (at + high) * width, (at + n) * width);
       }
       post(&g->me->copied, base + i + 1);
     }
     if (i >= 1 && i - 1 < rounds) {  // reduce the own slice, into the own place for the others
-      size_t at = (i - 1) * part, n = at_most(count - at, part);
+      size_t at = (i - 1) * step, n = at_most(count - at, step);
       if ((e = wait_all(g, ALL(copied), base + i))) return e;
       slice(n, g->size, me, &low, &high);
       char *place = stage_of(g, me, base + i - 1);
-      for (size_t o = low; o < high; o += 4 * BLOCK) {
-        size_t m = at_most(high - o, 4 * BLOCK);
-        job->sources = sources(g, from, in ? in + (at + o) * width : NULL, o * width, base + i - 1);
+      const part *p = parts;
+      for (size_t o = low, m; o < high; o += m) {
+        size_t here = (at + o) * width;
+        while (p->end <= here) p++;
+        m = at_most(at_most(high - o, 4 * BLOCK), (p->end - here) / width);
+        job->sources = sources(g, from, p->in ? p->in + (here - p->begin) : NULL, o * width, base + i - 1);
         reduce(place + o * width, from, m, job);
-        if (out) memcpy(out + (at + o) * width, place + o * width, m * width);  // in place these lines are in the cache
+        if (p->out) memcpy(p->out + (here - p->begin), place + o * width, m * width);  // in place these lines are in the cache
       }
       post(&g->me->reduced, base + i);
     }
     if (i >= 2) {  // copy out what others have reduced
-      size_t at = (i - 2) * part, n = at_most(count - at, part);
+      size_t at = (i - 2) * step, n = at_most(count - at, step);
       for (int x = 1; x < g->size; x++) {
         int r = (me + x) % g->size;
         if ((e = wait_for(g, &g->ranks[r].reduced, r, base + i - 1))) return e;
         slice(n, g->size, r, &low, &high);
-        if (out) copy_out(g, out + (at + low) * width, stage_of(g, r, base + i - 2) + low * width, (high - low) * width, bytes);
+        if (parts->out) scatter(g, parts, (at + low) * width, (at + high) * width, stage_of(g, r, base + i - 2) + low * width, bytes);
       }
       post(&g->me->taken, base + i - 1);
     }
@@ -260,11 +278,14 @@ static int perform(group *g, call *c, uint32_t sequence) {
   reduction job = {(int)d->op, (int)d->dtype, 0, g->size, d->pre, d->post};
   const void *from[MAX_RANKS];
   char *to[MAX_RANKS], *out = d->kind == REDUCE && d->root != (uint32_t)g->rank ? NULL : c->out;
+  part whole = {c->in, out, 0, count * width}, *parts = c->parts ? c->parts : &whole;
   switch (d->kind) {
     case ALLREDUCE: case REDUCE:
-      if (!fits(g, d->kind, count * width)) return allreduce(g, c->in, out, count, &job);
-      job.sources = small_sources(g, from, 0);
-      if (out) reduce(out, from, count, &job);
+      if (!fits(g, d->kind, whole.end)) return allreduce(g, parts, count, &job);
+      for (; before < whole.end && parts->out; before = parts++->end) {
+        job.sources = small_sources(g, from, before);
+        reduce(parts->out, from, (parts->end - before) / width, &job);
+      }
       return OK;
     case REDUCESCATTER:
       for (int r = 0; r < g->size; r++) {
@@ -292,7 +313,10 @@ static int one(group *g, call *c) {
     size_t bytes = payload(g, &c->does);
     c->sequence = ++g->sequence;
     c->arrived = now();
-    if (bytes && fits(g, c->does.kind, bytes)) memcpy(small_of(g, g->rank, c->sequence), c->in, bytes);
+    if (bytes && fits(g, c->does.kind, bytes)) {
+      part whole = {c->in, NULL, 0, bytes};
+      gather(small_of(g, g->rank, c->sequence), c->parts ? c->parts : &whole, 0, bytes);
+    }
     if (c->counts) memcpy(g->me->splits[c->sequence % PLACES], c->counts, (size_t)g->size * sizeof *c->counts);
   }
   uint32_t sequence = c->sequence;

@@ -70,7 +70,8 @@ static int run_next(group *g, int spinning) {
   }
   c->finished = now();
   free(c->counts);
-  c->counts = NULL;
+  free(c->parts);
+  c->counts = NULL, c->parts = NULL;
   atomic_store(&g->completed, ticket);
   if (atomic_load(&g->waiting)) {
     pthread_mutex_lock(&g->queue);
@@ -159,10 +160,25 @@ EXPORT int ph_wait(group *g, int64_t ticket, int64_t timeout_ns) {
 EXPORT int64_t ph_completed(group *g) { return g ? atomic_load(&g->completed) : INT64_MAX; }
 
 // shape: number of dimensions, then the dimensions. more: scales, and `counts` or `splits` of every rank; may be NULL.
+// An allreduce of elements that do not lie together has, instead of `in` and `out`, `parts` (many of them) in their order.
+typedef struct {
+  const void *in;
+  void *out;
+  size_t bytes;
+} piece;
 typedef struct {
   double pre, post;
   const int64_t *counts;
+  const piece *parts;
+  size_t many;
 } extras;
+static part *placed(const piece *pieces, size_t many) {
+  part *parts = malloc((many + 1) * sizeof *parts), *p = parts;
+  size_t at = 0;
+  for (size_t i = 0; i < many && parts; at += pieces[i++].bytes)
+    if (pieces[i].bytes) *p++ = (part){pieces[i].in, pieces[i].out, at, at + pieces[i].bytes};
+  return parts;
+}
 
 // Submit one operation. code: kind | op << 8 | dtype << 16 | root << 24 | asynchronous << 40.
 // Returns its ticket to wait for; 0 for a blocking one that is done. A failure is negative, its words are ph_message().
@@ -171,11 +187,13 @@ EXPORT int64_t ph_call(group *g, uint64_t code, const void *in, void *out, int64
   int asynchronous = (int)(code >> 40 & 1), e = atomic_load(&g->failed);
   if (e) return e;
   int64_t *counts = NULL, *rows = NULL;
+  part *parts = NULL;
   uint32_t kind = code & 0xff;
   if (more && more->counts) {
     if (!(counts = malloc((size_t)g->size * sizeof *counts))) return BROKEN;
     memcpy(counts, more->counts, (size_t)g->size * sizeof *counts);
   }
+  if (more && more->parts && kind == ALLREDUCE && !(parts = placed(more->parts, more->many))) return free(counts), BROKEN;
   if (kind == ALLGATHER_RAGGED || kind == ALLTOALL_RAGGED || kind == JOIN)
     if (!(rows = calloc((size_t)g->size, sizeof *rows))) return free(counts), BROKEN;
   pthread_mutex_lock(&g->queue);
@@ -191,7 +209,7 @@ EXPORT int64_t ph_call(group *g, uint64_t code, const void *in, void *out, int64
   free(c->rows);
   memset(c, 0, offsetof(call, does.shape));
   descriptor *d = &c->does;
-  c->in = in, c->out = out, c->counts = counts, c->rows = rows, c->result = NULL, c->ticket = ticket;
+  c->in = in, c->out = out, c->counts = counts, c->parts = parts, c->rows = rows, c->result = NULL, c->ticket = ticket;
   c->arrived = c->started = c->finished = 0;
   d->kind = kind, d->op = code >> 8 & 0xff, d->dtype = code >> 16 & 0xff, d->root = code >> 24 & 0xffff;
   d->pre = more ? more->pre : 1.0, d->post = more ? more->post : 1.0;
@@ -318,7 +336,7 @@ EXPORT void ph_close(group *g) {
   pthread_mutex_unlock(&g->turn);
   for (int r = 0; r < g->size; r++)
     if (g->peer_fd[r] >= 0) close(g->peer_fd[r]);
-  for (int i = 0; i < RING; i++) free(g->ring[i].result), free(g->ring[i].rows), free(g->ring[i].counts);
+  for (int i = 0; i < RING; i++) free(g->ring[i].result), free(g->ring[i].rows), free(g->ring[i].counts), free(g->ring[i].parts);
   munmap(g->shared, g->bytes);
   pthread_cond_destroy(&g->work);
   pthread_cond_destroy(&g->done);

@@ -30,6 +30,7 @@ from phalanx.collectives.transports.transport import (
     Transport,
     refuse_splits,
     shorten,
+    unfit,
 )
 from phalanx.foundation import BuildError
 
@@ -137,6 +138,32 @@ class SharedMemory(Transport):
             self._refuse_other_sizes("allreduce", output, tensor.numel())
         return self._reduction("allreduce", tensor, output if output is not None else tensor, op, 0, name,
                                prescale, postscale, asynchronous)  # fmt: skip
+
+    def allreduce_together(
+        self,
+        tensors: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        op: ReduceOp = "sum",
+        *,
+        name: str = "",
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        asynchronous: bool = False,
+    ) -> int:
+        """As one `allreduce` of all of them beside each other, all of one dtype; nothing is copied for it."""
+        refuse_meaningless(tensors[0].dtype, op, prescale, postscale)
+        code = _KIND["allreduce"] | _OP[op] | (_ASYNCHRONOUS if asynchronous else 0)
+        code |= self._number(code, name, tensors[0].dtype, [*tensors, *outputs])
+        parts: list[int] = []  # of each, a `piece` of shm.c
+        for tensor, output in zip(tensors, outputs, strict=True):
+            self._refuse_other_sizes("allreduce", output, tensor.numel())
+            parts += tensor.data_ptr(), output.data_ptr(), tensor.nbytes
+        array = (ctypes.c_int64 * len(parts))(*parts)
+        more = c.Extras(prescale, postscale, None, ctypes.addressof(array), len(tensors))
+        count = sum(tensor.numel() for tensor in tensors)
+        shape, _ = self._shape(torch.Size((count,)))
+        ticket = self._call(self._pointer, code, None, None, count, shape, _name(name), ctypes.byref(more))
+        return self._begun(ticket, asynchronous, (tensors, outputs))
 
     def reduce(
         self,
@@ -247,9 +274,8 @@ class SharedMemory(Transport):
     ) -> int:
         if self.rank == root:
             self._refuse_other_sizes("scatter", tensor, self.size * output.numel())
-        return self._submit(
-            _KIND["scatter"] | self._root(root), tensor, output, name, asynchronous, None, described=output
-        )
+        code = _KIND["scatter"] | self._root(root)
+        return self._submit(code, tensor, output, name, asynchronous, None, described=output)
 
     def barrier(self, *, name: str = "", asynchronous: bool = False) -> int:
         code = _KIND["barrier"] | (_ASYNCHRONOUS if asynchronous else 0)
@@ -314,14 +340,7 @@ class SharedMemory(Transport):
     ) -> int:
         what = described if described is not None else tensor
         assert what is not None
-        number = _DTYPE.get(what.dtype)
-        for part in (tensor, output):
-            if part is not None and not (part.is_cpu and part.is_contiguous() and part.dtype == what.dtype):
-                raise self._unfit(code, name, part, what.dtype)
-        if number is None:
-            if code & 0xFF in _REDUCTIONS or what.dtype.itemsize > 1:
-                raise self._unfit(code, name, what, what.dtype)
-            number = _DTYPE[torch.uint8]  # bytes are moved as they are
+        number = self._number(code, name, what.dtype, (tensor, output))
         shape = self._shape(what.shape)
         ticket = self._call(
             self._pointer,
@@ -334,6 +353,17 @@ class SharedMemory(Transport):
             more,
         )
         return self._begun(ticket, asynchronous, (tensor, output)) if ticket else 0
+
+    def _number(self, code: int, name: str, dtype: torch.dtype, tensors: Sequence[torch.Tensor | None]) -> int:
+        """Of the dtype that all `tensors` must have. Raises CollectiveError for those that will not do."""
+        number = _DTYPE.get(dtype, -1)
+        if number < 0 and code & 0xFF not in _REDUCTIONS and dtype.itemsize == 1:
+            number = _DTYPE[torch.uint8]  # bytes are moved as they are
+        for tensor in tensors:
+            if tensor is None or (number >= 0 and tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == dtype):
+                continue
+            raise unfit(f"{c.KINDS[code & 0xFF]} {name}".strip(), tensor, dtype, self._where)
+        return number
 
     def _root(self, root: int) -> int:
         if not 0 <= root < self.size:
@@ -348,24 +378,6 @@ class SharedMemory(Transport):
                 where=self._where,
                 remedy="give the other tensor, or this one, another size",
             )
-
-    def _unfit(self, code: int, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> CollectiveError:
-        what = f"{c.KINDS[code & 0xFF]} {name}".strip()
-        if not tensor.is_cpu:
-            return CollectiveError(
-                f"{what}: the tensor is on {tensor.device}, and this group shares the memory of the host",
-                where=self._where,
-                remedy="move it to the CPU, or set PHALANX_TRANSPORT=gloo, where tensors of a GPU go to NCCL",
-            )
-        if tensor.dtype != dtype:
-            return CollectiveError(f"{what}: one tensor is {dtype}, the other {tensor.dtype}", where=self._where)
-        if not tensor.is_contiguous():
-            return CollectiveError(f"{what}: the tensor is not contiguous", where=self._where)
-        return CollectiveError(
-            f"{what}: {dtype} is a type that nothing can be computed in",
-            where=self._where,
-            remedy="view it as torch.uint8 to move it, or convert it to add it up",
-        )
 
     def _shape(self, shape: torch.Size) -> tuple[int, object]:
         """Address of the number of dimensions and the dimensions, and what keeps it valid; made once a shape."""

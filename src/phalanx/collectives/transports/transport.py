@@ -232,3 +232,22 @@ def refuse_splits(name: str, splits: Sequence[int], tensor: torch.Tensor, size: 
             where=where,
             remedy=f"give {size} numbers that add up to the first dimension",
         )
+
+
+def unfit(what: str, tensor: torch.Tensor, dtype: torch.dtype, where: str) -> CollectiveError:
+    """Why the shared memory of a host cannot take this tensor for an operation on `dtype`."""
+    if not tensor.is_cpu:
+        return CollectiveError(
+            f"{what}: the tensor is on {tensor.device}, and this group shares the memory of the host",
+            where=where,
+            remedy="move it to the CPU, or set PHALANX_TRANSPORT=gloo, where tensors of a GPU go to NCCL",
+        )
+    if tensor.dtype != dtype:
+        return CollectiveError(f"{what}: one tensor is {dtype}, the other {tensor.dtype}", where=where)
+    if not tensor.is_contiguous():
+        return CollectiveError(f"{what}: the tensor is not contiguous", where=where)
+    return CollectiveError(
+        f"{what}: {dtype} is a type that nothing can be computed in",
+        where=where,
+        remedy="view it as torch.uint8 to move it, or convert it to add it up",
+    )
