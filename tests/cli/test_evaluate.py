@@ -13,6 +13,7 @@ from phalanx.cli.evaluate import example_lines, score_lines, verdict_lines
 from phalanx.cli.main import main
 from phalanx.foundation import Home
 from phalanx.pages.run_files import parse_evaluation
+from phalanx.telemetry import Reader
 from tests.evaluation.runs import Trained
 
 Captured = pytest.CaptureFixture[str]
@@ -33,6 +34,15 @@ def test_a_decoder_is_shown_among_its_tables_best_first(
     assert "gpt-tiny, step 10" in shown.out
     assert shown.out.count("│ ") > 3
     assert "... scoring the model\n... counting the tables\n... writing examples\n" in shown.err
+    page = trained_decoder.directory / "step-00000010.evaluation.html"
+    assert f"Page: {page}" in shown.out
+    assert "gpt-tiny, step 10" in page.read_text()
+    rows = Reader(trained_home.store_dir).rows(
+        f"SELECT model, value FROM scores WHERE job_uid = '{trained_decoder.job.metadata.uid}' "
+        "AND metric = 'bits_per_byte' ORDER BY value"
+    )
+    assert [row["model"] for row in rows] == ["6-gram", "4-gram", "byte frequencies", "gpt-tiny"]
+    assert [round(row["value"], 3) for row in rows] == values
 
 
 def test_an_encoder_is_shown_with_its_guesses(trained_encoder: Trained, trained_home: Home, capsys: Captured) -> None:
@@ -46,10 +56,15 @@ def test_an_encoder_is_shown_with_its_guesses(trained_encoder: Trained, trained_
 def test_json_is_the_document_of_the_report_and_nothing_else(
     trained_encoder: Trained,
     trained_home: Home,
+    tmp_path: Path,
     capsys: Captured,
 ) -> None:
-    assert main(["evaluate", str(trained_encoder.directory), "--home", str(trained_home.root), "--json"]) == 0
+    page = tmp_path / "page.html"
+    options = ["--home", str(trained_home.root), "--json", "--out", str(page)]
+    assert main(["evaluate", str(trained_encoder.directory), *options]) == 0
     shown = capsys.readouterr()
+    assert json.loads(shown.out)["page"] == str(page)
+    assert page.exists()
     assert shown.err == ""
     assert shown.out.isascii()
     assert parse_evaluation(json.loads(shown.out)) is not None
@@ -62,6 +77,10 @@ def test_a_path_that_leads_nowhere_is_answered_with_where_to_look(tmp_path: Path
     assert "phalanx get" in complaint
     assert main(["evaluate", str(tmp_path)]) == 1
     assert "no usable checkpoint" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--out", str(tmp_path / "nowhere" / "page.html")]) == 2
+    assert "its directory cannot be written to, or is not there" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "is a directory" in capsys.readouterr().err
 
 
 def document(metric: str = "bits_per_byte", **changes: Any) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from phalanx.foundation import Home, check_name
+from phalanx.foundation import Home, UsageError, check_name
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -70,6 +71,14 @@ def job_file_argument(command: Decorated) -> Decorated:
 def json_option(command: Decorated) -> Decorated:
     """`--json`; the verb gets `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")(command)
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Raises UsageError when no file can be written there: before the work, not after it."""
+    directory = out.parent
+    if out.is_dir() or not directory.is_dir() or not os.access(directory, os.W_OK):
+        what = "is a directory" if out.is_dir() else "its directory cannot be written to, or is not there"
+        raise UsageError(what, where=str(out), remedy="name a file with --out, in a directory that is there")
 
 
 def echo_json(value: Any) -> None:

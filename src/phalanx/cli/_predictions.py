@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from phalanx.cli._options import refuse_unwritable
 from phalanx.cli._terminal import one_line
 from phalanx.cli.generate import echo_safe_json
 from phalanx.foundation import Home, UsageError
@@ -43,8 +44,8 @@ class Wanted:
     out: Path | None
 
     def named(self) -> list[str]:
-        """Options that were given."""
-        plain = {"needles": False, "show": (), "ranks": 1}
+        """Options that were given, and are of predictions only."""
+        plain = {"needles": False, "show": (), "ranks": 1, "out": self.out}
         options = {name: value for name, value in self.__dict__.items() if value != plain.get(name)}
         return [f"--{name.rstrip('_').replace('_', '-')}" for name in options]
 
@@ -73,6 +74,8 @@ def evaluate_files(
         shown=wanted.show,
     )
     predictions = open_predictions(paths, columns)
+    out = wanted.out or paths[0].with_name(f"{paths[0].stem}.evaluation.html")
+    refuse_unwritable(out)
     report: NeedlesReport | ClassesReport
     if wanted.needles or not predictions.has("prediction"):
         report, words = _needles(predictions, wanted, progress)
@@ -82,7 +85,6 @@ def evaluate_files(
         report = replace(report, source=(source,))
     document = report.to_dict()
     progress("drawing", 0.0)
-    out = wanted.out or paths[0].with_name(f"{paths[0].stem}.evaluation.html")
     write_predictions_page(document, words, out)
     record(home, "metrics", report.rows(), "evaluate")
     return document, words, out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phalanx.cli._options import home_option, json_option
+from phalanx.cli._options import home_option, json_option, refuse_unwritable
 from phalanx.cli._terminal import one_line, printable
 from phalanx.cli.generate import echo_safe_json
 from phalanx.foundation import Home, UsageError
@@ -55,7 +55,7 @@ _STAGES = {
 @click.option("--volume", type=float, metavar="N", help="Examples a day, where it will run.")
 @click.option("--base-rate", type=float, metavar="SHARE", help="Of needles, where it will run.  [default: as here]")
 @click.option("--ranks", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that read at once.")
-@click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the first file]")
+@click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the file, or in the run]")
 @home_option
 @json_option
 def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool, **options: Any) -> None:
@@ -63,7 +63,7 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
 
     CHECKPOINT is a run directory (its newest good checkpoint is used) or one checkpoint. A decoder is
     scored in bits per byte, an encoder by its first guesses at [MASK], both on files that training never
-    saw, beside tables counted from the same training text.
+    saw, beside tables counted from the same training text; onto a page, and into the table `scores`.
 
     FILE is a CSV, TSV, Parquet or JSONL of predictions, an example a row. With scores the report is of
     needles in a haystack, with classes of what was called what; it goes to the terminal, onto a page, and
@@ -102,16 +102,33 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
             remedy="name a file of predictions, or leave the options out to evaluate a checkpoint",
         )
     with Progress(quiet=as_json) as progress:
-        logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
-        progress("loading", 0.0)
-        from phalanx.evaluation import evaluate
-
-        document = evaluate(paths[0], home.cache_dir, progress).to_dict()
+        document, page = _evaluate_checkpoint(paths[0], options["out"], home, progress)
     if as_json:
-        echo_safe_json(document)
+        echo_safe_json(document | {"page": str(page)})
         return
     for line in [*score_lines(document), "", *verdict_lines(document), *example_lines(document["examples"])]:
         click.echo(line)
+    click.echo(f"\nPage: {one_line(str(page))}")
+
+
+def _evaluate_checkpoint(path: Path, out: Path | None, home: Home, progress: Progress) -> tuple[dict[str, Any], Path]:
+    """The document, and the page that was written. Rows go to the store."""
+    logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
+    progress("loading", 0.0)
+    from phalanx.daemons.record import record
+    from phalanx.evaluation import evaluate
+    from phalanx.pages import write_checkpoint_page
+
+    if out is not None:
+        refuse_unwritable(out)
+    evaluation = evaluate(path, home.cache_dir, progress)
+    document = evaluation.to_dict()
+    checkpoint = evaluation.loaded.path.absolute()
+    of_run = checkpoint.parent.name == "checkpoints"
+    page = out or (checkpoint.parent.parent if of_run else checkpoint.parent) / f"{checkpoint.name}.evaluation.html"
+    write_checkpoint_page(document, verdict_lines(document), page)
+    record(home, "scores", evaluation.rows(), "evaluate", job=evaluation.loaded.job)
+    return document, page
 
 
 def score_lines(document: dict[str, Any]) -> list[str]:

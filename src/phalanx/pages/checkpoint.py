@@ -1,0 +1,76 @@
+"""The page of an evaluated checkpoint: the model among its tables, how sure that is, and what it makes of unseen text.
+
+One HTML file that needs nothing else, from the document that `phalanx evaluate RUN --json` prints.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import phalanx
+from phalanx.foundation import write_atomic
+from phalanx.pages import quantities
+from phalanx.pages.frame import render_page
+from phalanx.pages.panels import score_bars
+from phalanx.pages.quantities import count, number, percent
+from phalanx.pages.run_files import parse_evaluation
+from phalanx.pages.verdict import METRIC_NAMES, Tile, score_text
+
+Document = Mapping[str, Any]
+
+
+def write_checkpoint_page(document: Document, sentences: Sequence[str], out: Path) -> Path:
+    """Draw a checkpoint's evaluation, with what it says in words, into `out`.
+
+    Raises StorageError when `out` cannot be written, ValueError for what is no such document.
+    """
+    write_atomic(out, render_checkpoint(document, sentences))
+    return out
+
+
+def render_checkpoint(document: Document, sentences: Sequence[str], now_ns: int | None = None) -> str:
+    """The page as text. `now_ns`: when it was written; the present time if None."""
+    evaluation = parse_evaluation(document)
+    if evaluation is None:
+        raise ValueError("not an evaluation of a checkpoint")
+    model, metric = document["model"], document["metric"]
+    return render_page(
+        "checkpoint.html",
+        title=f"{model['name']}, step {document['checkpoint']['step']:,}",
+        headline=f"{score_text(metric, model['value'])} on text that it never saw",
+        tiles=_tiles(document),
+        evaluation=evaluation,
+        scores=score_bars(evaluation),
+        metric=METRIC_NAMES.get(metric, metric),
+        sentences=sentences,
+        contestants=[
+            {"name": "", "sees_more": False, "note": ""} | each
+            for each in (dict(model) | {"name": "this model"}, *document["baselines"])
+        ],
+        path=document["checkpoint"]["path"],
+        version=phalanx.__version__,
+        written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
+    )
+
+
+def _tiles(document: Document) -> list[Tile]:
+    metric: str = document["metric"]
+    model, split = document["model"], document["split"]
+    is_share = metric == "top1"
+
+    def shown(value: float | None) -> str:
+        return percent(value) if is_share else number(value)
+
+    error = model["standard_error"]
+    within = f"give or take {shown(1.96 * error)}, 95 % interval" if error is not None else "one text: no interval"
+    return [
+        Tile(METRIC_NAMES.get(metric, metric), shown(model["value"]), within),
+        Tile("ahead of the strongest table", shown(document["margin"]), document["strongest"]),
+        Tile("loss", number(model["loss"]), "nats per token that was predicted"),
+        Tile("perplexity", number(math.exp(model["loss"])), "as good as choosing among so many tokens"),
+        Tile("held-out files", count(split.get("files")), "training never saw them"),
+    ]
