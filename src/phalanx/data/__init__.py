@@ -1,6 +1,7 @@
 """On what is trained: sources of text, vocabularies, prepared corpora, and batches that depend on seed and step only.
 
-No torch. A job's `data` becomes a Corpus by `prepare`; a Loader gives its batches.
+No torch. A job's `data` becomes a Corpus by `prepare`; a Loader gives its batches. Scalers bring numbers to
+comparable sizes.
 """
 
 from phalanx.data.corpus import Corpus, CorpusDamaged, CorpusManifest, Split, SplitCounts
@@ -12,10 +13,12 @@ from phalanx.data.errors import (
     SourceMissing,
     TextTooSmall,
     UnfitVocabulary,
+    Unscalable,
 )
 from phalanx.data.loader import Batch, Loader, LoaderSpec, Row
 from phalanx.data.masking import mask_row
 from phalanx.data.prepare import Progress, prepare, reopen
+from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
 from phalanx.data.source import Document, Source
 from phalanx.data.sources import BUILT_IN, SourceReport, check_source, open_source
 from phalanx.data.vocabulary import Vocabulary
@@ -29,19 +32,25 @@ __all__ = [
     "DataChanged",
     "DataError",
     "Document",
+    "FeatureMoments",
     "Loader",
     "LoaderSpec",
+    "MinMax",
     "NotText",
     "Progress",
     "Row",
+    "Scaler",
     "Source",
     "SourceEmpty",
     "SourceMissing",
     "SourceReport",
     "Split",
     "SplitCounts",
+    "Standardize",
     "TextTooSmall",
     "UnfitVocabulary",
+    "UnitNorm",
+    "Unscalable",
     "Vocabulary",
     "check_source",
     "mask_row",

@@ -6,7 +6,8 @@ DataError               exit 2   the root
 ├── NotText                      it is binary, or not UTF-8
 ├── TextTooSmall                 too little for what the job wants of it
 ├── DataChanged                  the source no longer gives the text that a run began with
-└── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
+├── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
+└── Unscalable                   numbers that cannot be scaled, or a scaler's file that cannot be read
 """
 
 from __future__ import annotations
@@ -40,3 +41,7 @@ class DataChanged(DataError):
 
 class UnfitVocabulary(DataError):
     """The vocabulary asked for cannot serve the objective."""
+
+
+class Unscalable(DataError):
+    """These numbers cannot be scaled, or there is no such scaler."""
