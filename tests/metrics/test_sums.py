@@ -2,6 +2,7 @@
 
 import math
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -45,6 +46,16 @@ def test_each_cell_has_the_sum_of_its_own_however_they_are_told_apart(pairs: lis
         expected = fsum(values[cells == cell].tolist())
         assert expected is None or total == expected
     assert ExactSums.of_parts(found.parts(), 4) == found
+
+
+@given(st.lists(finite, max_size=30))
+def test_as_a_fraction_it_is_not_rounded_at_all(values: list[float]) -> None:
+    assert ExactSums.of(values).fractions() == [sum(map(Fraction, values), Fraction(0))]
+
+
+def test_what_is_infinite_is_no_fraction() -> None:
+    with pytest.raises(OverflowError, match="no fraction"):
+        ExactSums.of([1.0, math.inf]).fractions()
 
 
 def test_millions_are_carried_in_time() -> None:

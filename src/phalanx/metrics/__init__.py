@@ -12,6 +12,7 @@ from phalanx.foundation import lazy_names
 if TYPE_CHECKING:
     from phalanx.metrics.comparison import Comparison, PairedAccuracy, mcnemar_test, paired_bootstrap
     from phalanx.metrics.confusion import Confusion, ConfusionMatrix
+    from phalanx.metrics.correlation import Pearson, Spearman
     from phalanx.metrics.curve import Curve
     from phalanx.metrics.errors import BadInput, DifferentDefinition, MetricError
     from phalanx.metrics.functional.classification import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from phalanx.metrics.multilabel import LabelConfusion, MultilabelConfusion
     from phalanx.metrics.paired import PairedGaps, PairedNeedles, compare_rankings, delong_test
     from phalanx.metrics.ranking import Gaps, Needles, rank
+    from phalanx.metrics.regression import MedianAbsoluteError, Regression, RegressionErrors
     from phalanx.metrics.slices import Slices
     from phalanx.metrics.state import State
     from phalanx.metrics.states import BitsPerByte, MeanLoss, TopK
@@ -88,6 +90,7 @@ _HOMES = {
     "Interval": "histogram",
     "LabelConfusion": "multilabel",
     "MeanLoss": "states",
+    "MedianAbsoluteError": "regression",
     "MetricError": "errors",
     "Moment": "moments",
     "Moments": "moments",
@@ -96,8 +99,12 @@ _HOMES = {
     "PairedAccuracy": "comparison",
     "PairedGaps": "paired",
     "PairedNeedles": "paired",
+    "Pearson": "correlation",
+    "Regression": "regression",
+    "RegressionErrors": "regression",
     "ScoreHistogram": "histogram",
     "Slices": "slices",
+    "Spearman": "correlation",
     "State": "state",
     "TopK": "states",
     "UndefinedMetricWarning": "functional.targets",
@@ -158,6 +165,7 @@ __all__ = [
     "Interval",
     "LabelConfusion",
     "MeanLoss",
+    "MedianAbsoluteError",
     "MetricError",
     "Moment",
     "Moments",
@@ -166,8 +174,12 @@ __all__ = [
     "PairedAccuracy",
     "PairedGaps",
     "PairedNeedles",
+    "Pearson",
+    "Regression",
+    "RegressionErrors",
     "ScoreHistogram",
     "Slices",
+    "Spearman",
     "State",
     "TopK",
     "UndefinedMetricWarning",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -158,16 +159,27 @@ class ExactSums:
 
     def values(self) -> NDArray[np.float64]:
         """float64 [cells]: each sum, rounded once to the nearest double; infinite beyond the largest."""
+        wholes, shift = self._wholes()
+        found = np.array([_rounded(each, shift) for each in wholes], np.float64)
+        return found if self._special is None else np.where(self._special == 0, found, self._special)
+
+    def fractions(self) -> list[Fraction]:
+        """Of each cell, the sum itself. Raises OverflowError when something infinite or NaN was added."""
+        if self._special is not None and self._special.any():
+            raise OverflowError("a sum that is not finite is no fraction")
+        wholes, shift = self._wholes()
+        unit = Fraction(2) ** shift
+        return [each * unit for each in wholes]
+
+    def _wholes(self) -> tuple[list[int], int]:
+        """Each sum as a whole number of units of 2^shift."""
         self._carry()
         if not len(self._digits):
-            found = np.zeros(self.cells)
-        else:
-            whole = self._digits[-1].astype(object)
-            for row in self._digits[-2::-1]:
-                whole = (whole << _BITS) + row.astype(object)
-            shift = self._low * _BITS
-            found = np.array([_rounded(each, shift) for each in whole.tolist()], np.float64)
-        return found if self._special is None else np.where(self._special == 0, found, self._special)
+            return [0] * self.cells, 0
+        whole = self._digits[-1].astype(object)
+        for row in self._digits[-2::-1]:
+            whole = (whole << _BITS) + row.astype(object)
+        return whole.tolist(), self._low * _BITS
 
     def __float__(self) -> float:
         """Of one cell."""
