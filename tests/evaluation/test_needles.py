@@ -10,17 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 
 from phalanx.evaluation import (
     Columns,
     UnusablePredictions,
     Wish,
+    needle_sentences,
     needles_report,
     open_predictions,
     predictions_of,
     reading,
 )
-from phalanx.evaluation.needles import AtThreshold, Called, choose, precision_at
+from phalanx.evaluation.calling import AtThreshold, Called
+from phalanx.evaluation.needles import choose, precision_at
 from phalanx.evaluation.predictions import Predictions
 from phalanx.metrics import BadInput, State, rank
 from phalanx.metrics.intervals import ConfidenceInterval
@@ -120,6 +123,35 @@ def test_precision_at_the_rate_of_the_data_is_that_of_the_data(base: float, reca
     positives, alarms = base * recall, (1 - base) * false
     if positives + alarms > 0:
         assert found.value == pytest.approx(positives / (positives + alarms))
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.integers(1, 30))
+def test_f1_lies_within_its_interval_and_is_as_defined(hits: int, alarms: int, missed: int, left: int) -> None:
+    called = Called("", hits, alarms, missed, left)
+    if hits + alarms + missed:
+        assert called.f1.value == pytest.approx(2 * hits / (2 * hits + alarms + missed))
+        low, high = proportion_confint(hits, hits + alarms + missed, method="wilson")
+        assert (called.f1.low, called.f1.high) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)), abs=1e-9)
+    else:
+        assert math.isnan(called.f1.value)
+    assert called.accuracy.low <= called.accuracy.value <= called.accuracy.high
+
+
+def test_alerts_a_day_are_those_of_the_rates_there(haystack: Predictions) -> None:
+    report = needles_report(haystack, Wish(recall=0.9, volume=1e6, base_rate=1e-4))
+    recall, false = report.called.recall, report.called.false_positive_rate
+    for end in ("value", "low", "high"):
+        expected = 100 * getattr(recall, end) + 999_900 * getattr(false, end)
+        assert getattr(report.alerts_per_day, end) == pytest.approx(expected)
+        assert getattr(report.false_alarms_per_day, end) == pytest.approx(999_900 * getattr(false, end))
+    assert needles_report(haystack, Wish(threshold=2.0)).alerts_per_day is None
+
+
+def test_a_threshold_that_was_chosen_here_is_said_to_flatter(haystack: Predictions) -> None:
+    chosen = needle_sentences(needles_report(haystack, Wish(recall=0.9)).to_dict())
+    given_ = needle_sentences(needles_report(haystack, Wish(threshold=2.0)).to_dict())
+    assert any("chosen on these very examples" in each for each in chosen)
+    assert not any("chosen on these very examples" in each for each in given_)
 
 
 def test_calling_nothing_is_undefined_precision_and_not_zero(haystack: Predictions) -> None:

@@ -169,7 +169,7 @@ def _needles_lines(document: dict[str, Any]) -> list[str]:
     from phalanx.evaluation.words import amount
 
     called = document["called"]
-    threshold = "none is low enough" if document["threshold"] is None else f"{document['threshold']:.6g}"
+    threshold = "none, as nothing called is better" if document["threshold"] is None else f"{document['threshold']:.6g}"
     rows = [
         ("", "called a needle", "called straw"),
         ("is a needle", amount(called["true_positives"]), amount(called["false_negatives"])),

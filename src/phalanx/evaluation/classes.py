@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx.evaluation.needles import row as metrics_row
-from phalanx.evaluation.needles import without_nan
+from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.passes import Passes, Progress
 from phalanx.evaluation.predictions import Predictions
 from phalanx.evaluation.words import amount, decimal, share

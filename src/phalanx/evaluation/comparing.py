@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phalanx.evaluation.calling import Label
+from phalanx.evaluation.documents import without_nan
 from phalanx.evaluation.errors import UnusablePredictions
-from phalanx.evaluation.needles import Label, without_nan
 from phalanx.evaluation.passes import Progress
 from phalanx.evaluation.predictions import Batch, Predictions
 from phalanx.metrics import average_precision_score

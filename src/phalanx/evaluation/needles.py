@@ -7,30 +7,27 @@ Wilson's interval, the ROC area DeLong's, average precision one by the bootstrap
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from phalanx.evaluation.calling import AtThreshold, Called, Example, Label
+from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.errors import UnusablePredictions
 from phalanx.evaluation.passes import Passes, Progress
-from phalanx.evaluation.predictions import Batch, Predictions
-from phalanx.metrics import BadInput, Curve, Needles, State, arrays
+from phalanx.evaluation.predictions import Predictions
+from phalanx.evaluation.words import AS_GIVEN
+from phalanx.metrics import Curve, Needles
 from phalanx.metrics.intervals import ConfidenceInterval, bootstrap_ranking, roc_auc_interval, wilson
 
 POINTS = 400  # of a curve on a page
-BINS = 60
-WORST = 10
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
-MOST_SLICES = 1000
 DRAWS, DRAWN_NUMBERS = 400, 20_000_000
-
-Label = str | int | bool
 
 
 @dataclass(frozen=True)
@@ -70,72 +67,6 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Called:
-    """Of all, or of a slice: needles found and missed, straws called needles and left alone."""
-
-    name: str
-    true_positives: float
-    false_positives: float
-    false_negatives: float
-    true_negatives: float
-
-    @property
-    def needles(self) -> float:
-        return self.true_positives + self.false_negatives
-
-    @property
-    def straws(self) -> float:
-        return self.false_positives + self.true_negatives
-
-    @property
-    def alerts(self) -> float:
-        return self.true_positives + self.false_positives
-
-    @property
-    def recall(self) -> ConfidenceInterval:
-        """Sensitivity: of the needles, the share that was found."""
-        return wilson(self.true_positives, self.needles)
-
-    @property
-    def false_positive_rate(self) -> ConfidenceInterval:
-        """Of the straws, the share that was called needles."""
-        return wilson(self.false_positives, self.straws)
-
-    @property
-    def specificity(self) -> ConfidenceInterval:
-        """Of the straws, the share that was left alone. It is not precision."""
-        return wilson(self.true_negatives, self.straws)
-
-    @property
-    def precision(self) -> ConfidenceInterval:
-        """Of the alerts, the share that are needles; undefined when there is none."""
-        return wilson(self.true_positives, self.alerts)
-
-    @property
-    def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN)."""
-        whole = 2 * self.true_positives + self.false_positives + self.false_negatives
-        return 2 * self.true_positives / whole if whole else math.nan
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all that is called what it is."""
-        whole = self.needles + self.straws
-        return (self.true_positives + self.true_negatives) / whole if whole else math.nan
-
-
-@dataclass(frozen=True)
-class Example:
-    """One that was judged wrongly with most conviction; `shown`: columns that a person asked to see."""
-
-    is_needle: bool
-    score: float
-    file: int
-    row: int
-    shown: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class NeedlesReport:
     """`precision_there`: at the base rate `base_rate`. `recall_at`: by false-positive rate. Curves: (x, y) points."""
 
@@ -151,8 +82,8 @@ class NeedlesReport:
     base_rate: float
     precision_there: ConfidenceInterval
     volume: float | None
-    alerts_per_day: float | None
-    false_alarms_per_day: float | None
+    alerts_per_day: ConfidenceInterval | None
+    false_alarms_per_day: ConfidenceInterval | None
     precision_recall_curve: tuple[tuple[float, float], ...]
     roc_curve: tuple[tuple[float, float], ...]
     histogram: tuple[tuple[float, float, int, int], ...]
@@ -165,14 +96,12 @@ class NeedlesReport:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe: what is undefined is null."""
-        shares = ("recall", "precision", "false_positive_rate", "specificity")
+        shares = ("recall", "precision", "false_positive_rate", "specificity", "f1", "accuracy")
 
         def counted(each: Called) -> dict[str, Any]:
             return {
                 **asdict(each),
                 **{name: asdict(getattr(each, name)) for name in shares},
-                "f1": each.f1,
-                "accuracy": each.accuracy,
             }
 
         document = asdict(self) | {
@@ -200,149 +129,12 @@ class NeedlesReport:
             numbers[f"recall_at_fpr_{rate:g}"] = found
         for each in (self.called, *self.slices):
             here = dict(numbers) if each is self.called else {}
-            here |= {name: getattr(each, name) for name in ("recall", "precision", "false_positive_rate")}
-            here |= {"f1": each.f1, "accuracy": each.accuracy}
+            shares = ("recall", "precision", "false_positive_rate", "f1", "accuracy")
+            here |= {name: getattr(each, name) for name in shares}
             for name, value in here.items():
-                yield row(",".join(self.source), name, value, each.name, self.threshold, each.needles + each.straws)
-
-
-def row(
-    source: str, metric: str, value: float | ConfidenceInterval, slice_: str, threshold: float | None, examples: float
-) -> dict[str, Any]:
-    """Of the table `metrics`."""
-    interval = (
-        value if isinstance(value, ConfidenceInterval) else ConfidenceInterval(value, math.nan, math.nan, 0.0, "")
-    )
-    return {
-        "predictions": source,
-        "metric": metric,
-        "slice": slice_,
-        "value": _or_none(interval.value),
-        "low": _or_none(interval.low),
-        "high": _or_none(interval.high),
-        "method": interval.method,
-        "threshold": threshold,
-        "examples": int(examples),
-    }
-
-
-class AtThreshold(State):
-    """The third pass: what is called a needle from `threshold` up, by slice; the worst examples; how scores lie."""
-
-    def __init__(
-        self, threshold: float, low: float, high: float, positive: Label | None = None, worst: int = WORST
-    ) -> None:
-        self.threshold, self.low, self.high = float(threshold), float(low), float(high)
-        self.positive, self.worst = positive, worst
-        self.slices: dict[str, NDArray[np.int64]] = {}
-        self.bins = np.zeros((2, BINS), np.int64)
-        self.extremes = [math.inf, -math.inf]
-        self._missed: list[tuple[float, int, int, str]] = []
-        self._alarms: list[tuple[float, int, int, str]] = []
-
-    def update(self, batch: Batch) -> Self:
-        """Roles label and score, and slice if there is one."""
-        is_needle = arrays.needles("label", batch["label"], self.positive)
-        scores = arrays.scores("score", batch["score"]).astype(np.float64, copy=False)
-        called = scores >= self.threshold
-        kinds = 2 * is_needle + called
-        names = batch.get("slice")
-        each = {"": np.bincount(kinds, minlength=4)}
-        if names is not None:
-            different, codes = np.unique(names.astype(str), return_inverse=True)
-            counts = np.bincount(codes * 4 + kinds, minlength=4 * len(different)).reshape(-1, 4)
-            each |= {f"={name}": count for name, count in zip(different.tolist(), counts, strict=True)}
-        for name, count in each.items():
-            self.slices[name] = self.slices.get(name, 0) + count
-        if len(self.slices) > MOST_SLICES + 1:
-            raise BadInput(f"there are more than {MOST_SLICES:,} slices", remedy="name a column with fewer values")
-        width = (self.high - self.low) or 1.0
-        places = np.clip((scores - self.low) / width * BINS, 0, BINS - 1).astype(np.int64)
-        for kind in (0, 1):
-            self.bins[kind] += np.bincount(places[is_needle == bool(kind)], minlength=BINS)
-        self.extremes = [min(self.extremes[0], float(scores.min())), max(self.extremes[1], float(scores.max()))]
-        self._missed = self._kept(self._missed + self._taken(batch, -scores, is_needle & ~called))
-        self._alarms = self._kept(self._alarms + self._taken(batch, scores, ~is_needle & called))
-        return self
-
-    def _taken(
-        self, batch: Batch, key: NDArray[np.float64], those: NDArray[np.bool_]
-    ) -> list[tuple[float, int, int, str]]:
-        index = np.flatnonzero(those)
-        if len(index) > self.worst:
-            index = index[np.argpartition(-key[index], self.worst - 1)[: self.worst]]
-        names = [name for name in batch if name.startswith("shown ")]
-        return [
-            (
-                float(key[i]),
-                -int(batch["file"][i]),
-                -int(batch["row"][i]),
-                json.dumps({name.removeprefix("shown "): str(batch[name][i]) for name in names}),
-            )
-            for i in index.tolist()
-        ]
-
-    def _kept(self, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:
-        return heapq.nlargest(self.worst, found)  # of equal scores the first in the files: the same for any split
-
-    def compute(self) -> tuple[Called, tuple[Called, ...], tuple[Example, ...]]:
-        """All, each slice, and the worst false alarms and misses."""
-        counted = []
-        for name in sorted(self.slices):
-            straws_left, alarms, missed, hits = map(float, self.slices[name].tolist())
-            counted.append(Called(name.removeprefix("="), hits, alarms, missed, straws_left))
-        examples = [
-            Example(is_needle, -key if is_needle else key, -file, -row_, json.loads(shown))
-            for is_needle, kept in ((False, self._alarms), (True, self._missed))
-            for key, file, row_, shown in kept
-        ]
-        return counted[0], tuple(counted[1:]), tuple(examples)
-
-    def histogram(self) -> tuple[tuple[float, float, int, int], ...]:
-        """Of each bin its ends, straws and needles."""
-        edges = np.linspace(self.low, self.high, BINS + 1).tolist()
-        straws, needles = self.bins.tolist()
-        return tuple(zip(edges[:-1], edges[1:], straws, needles, strict=True))
-
-    def definition(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold.hex(),
-            "low": self.low.hex(),
-            "high": self.high.hex(),
-            "positive": self.positive,
-            "worst": self.worst,
-        }
-
-    def parts(self) -> dict[str, NDArray[Any]]:
-        names = sorted(self.slices)
-        kept = [json.dumps(self._alarms), json.dumps(self._missed)]
-        return {
-            "slices": np.array(names, np.str_),
-            "counts": np.array([self.slices[name] for name in names], np.int64).reshape(-1, 4),
-            "bins": self.bins,
-            "extremes": np.array(self.extremes),
-            "kept": np.array(kept, np.str_),
-        }
-
-    @classmethod
-    def of_parts(cls, definition: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Self:
-        ends = {name: float.fromhex(definition[name]) for name in ("threshold", "low", "high")}
-        made = cls(**ends, positive=definition["positive"], worst=definition["worst"])
-        made.slices = dict(zip(parts["slices"].tolist(), parts["counts"], strict=True))
-        made.bins, made.extremes = parts["bins"], parts["extremes"].tolist()
-        made._alarms, made._missed = (
-            [(float(key), int(file), int(number), str(shown)) for key, file, number, shown in json.loads(kept)]
-            for kept in parts["kept"].tolist()
-        )
-        return made
-
-    def _add(self, other: Self) -> None:
-        for name, count in other.slices.items():
-            self.slices[name] = self.slices.get(name, 0) + count
-        self.bins = self.bins + other.bins
-        self.extremes = [min(self.extremes[0], other.extremes[0]), max(self.extremes[1], other.extremes[1])]
-        self._missed = self._kept(self._missed + other._missed)
-        self._alarms = self._kept(self._alarms + other._alarms)
+                yield metrics_row(
+                    ",".join(self.source), name, value, each.name, self.threshold, each.needles + each.straws
+                )
 
 
 def needles_report(
@@ -384,7 +176,11 @@ def needles_report(
         )
     called, slices, worst = state.compute()
     recall, false_rate = called.recall, called.false_positive_rate
-    share = base_rate * recall.value + (1 - base_rate) * false_rate.value
+    alerts = false_alarms = None
+    if wish.volume is not None:
+        found_needles = times(recall, base_rate * wish.volume)
+        false_alarms = times(false_rate, (1 - base_rate) * wish.volume)
+        alerts = both(found_needles, false_alarms)
     return NeedlesReport(
         source=tuple(map(str, predictions.files)),
         positive=positive,
@@ -398,8 +194,8 @@ def needles_report(
         base_rate=base_rate,
         precision_there=precision_at(base_rate, recall, false_rate),
         volume=wish.volume,
-        alerts_per_day=share * wish.volume if wish.volume is not None else None,
-        false_alarms_per_day=(1 - base_rate) * false_rate.value * wish.volume if wish.volume is not None else None,
+        alerts_per_day=alerts,
+        false_alarms_per_day=false_alarms,
         precision_recall_curve=_thinned(
             curve.true_positives / curve.positives,
             curve.true_positives / (curve.true_positives + curve.false_positives),
@@ -415,7 +211,7 @@ def choose(curve: Curve, wish: Wish, base_rate: float) -> tuple[float, str]:
     recall = curve.true_positives / curve.positives
     false_rate = curve.false_positives / curve.negatives
     if wish.threshold is not None:
-        return wish.threshold, "as given"
+        return wish.threshold, AS_GIVEN
     if wish.recall is not None:
         index = int(np.argmax(recall >= wish.recall * (1 - 1e-12)))
         return float(curve.scores[index]), f"the highest that finds {wish.recall:.4g} of the needles"
@@ -451,6 +247,22 @@ def precision_at(base_rate: float, recall: ConfidenceInterval, false_rate: Confi
     )
 
 
+def times(found: ConfidenceInterval, factor: float) -> ConfidenceInterval:
+    """`factor` times as much, and so its ends."""
+    return replace(found, value=found.value * factor, low=found.low * factor, high=found.high * factor)
+
+
+def both(one: ConfidenceInterval, other: ConfidenceInterval) -> ConfidenceInterval:
+    """The sum, between those of the lower and of the higher ends."""
+    return replace(
+        one,
+        value=one.value + other.value,
+        low=one.low + other.low,
+        high=one.high + other.high,
+        method="sum of Wilson's ends",
+    )
+
+
 def _average_precision(curve: Curve) -> ConfidenceInterval:
     draws = int(min(DRAWS, max(DRAWN_NUMBERS // (3 * len(curve.scores)), 40)))
     return bootstrap_ranking(curve, lambda drawn: drawn.average_precision, repeats=draws)
@@ -469,18 +281,3 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[tuple[floa
         kept = np.unique(np.concatenate([[0], kept, [len(x) - 1]]))
         x, y = x[kept], y[kept]
     return tuple(zip(x.tolist(), y.tolist(), strict=True))
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def without_nan(value: Any) -> Any:
-    """As JSON can say it: null for what is no finite number."""
-    if isinstance(value, float):
-        return _or_none(value)
-    if isinstance(value, dict):
-        return {str(key): without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value

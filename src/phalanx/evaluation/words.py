@@ -12,6 +12,7 @@ from typing import Any
 
 Number = Mapping[str, Any]
 UNDEFINED = "undefined (0/0)"
+AS_GIVEN = "as given"
 
 
 def needle_sentences(document: Mapping[str, Any]) -> list[str]:
@@ -38,14 +39,17 @@ def needle_sentences(document: Mapping[str, Any]) -> list[str]:
         )
     else:
         said.append(f"Nothing was called a needle: precision is {UNDEFINED}, not 0.")
+    said.append(f"F1, which is 2 TP / (2 TP + FP + FN), is {share(called['f1'])}.")
     said.append(_accuracy(called, straws / (needles + straws)))
     said += _where_it_runs(document)
+    if document["chosen_by"] != AS_GIVEN:
+        said.append("The threshold was chosen on these very examples, which flatters it: confirm it on others.")
     return said
 
 
 def _accuracy(called: Number, all_straw: float) -> str:
     return (
-        f"Accuracy is {decimal(called['accuracy'])}, and that of calling everything straw {decimal(all_straw)}: "
+        f"Accuracy is {share(called['accuracy'])}, and that of calling everything straw {decimal(all_straw)}: "
         "it says next to nothing of needles."
     )
 
@@ -59,9 +63,10 @@ def _where_it_runs(document: Mapping[str, Any]) -> list[str]:
             f"{share(document['precision_there'])}; here one in {one_in(here)} is."
         )
     if document["volume"] is not None:
+        alerts, falsely = document["alerts_per_day"], document["false_alarms_per_day"]
         said.append(
-            f"Of {amount(document['volume'])} examples a day it calls {amount(document['alerts_per_day'])} needles, "
-            f"{amount(document['false_alarms_per_day'])} of them falsely."
+            f"Of {amount(document['volume'])} examples a day it calls {between(alerts)} needles, {between(falsely)} "
+            "of them falsely."
         )
     return said
 
@@ -91,6 +96,11 @@ def share(interval: Number) -> str:
     if interval["low"] is None or interval["high"] is None:
         return value
     return f"{value} ({decimal(interval['low'])} to {decimal(interval['high'])})"
+
+
+def between(interval: Number) -> str:
+    """An amount and its interval, 15.9 (4.1 to 55.4)."""
+    return f"{amount(interval['value'])} ({amount(interval['low'])} to {amount(interval['high'])})"
 
 
 def decimal(value: float | None) -> str:

@@ -89,7 +89,9 @@ def _needles_tiles(document: Document) -> list[Tile]:
     ]
     if document["alerts_per_day"] is not None:
         tiles.append(
-            Tile("Alerts a day", amount(document["alerts_per_day"]), f"of {amount(document['volume'])} examples")
+            Tile(
+                "Alerts a day", amount(document["alerts_per_day"]["value"]), f"of {amount(document['volume'])} examples"
+            )
         )
     return tiles
 
