@@ -147,11 +147,14 @@ def test_shares_of_several_labels(data: Any, name: str, average: str | None) -> 
 scores = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(-100, 100)
 
 
+OF_CLASSES = {"roc_auc_score": {"multi_class": "ovr"}}
+
+
 @st.composite
 def ranked(draw: st.DrawFn) -> tuple[list[int], list[float], list[float] | None]:
     size = draw(st.integers(1, 15))
     truth = draw(st.lists(st.integers(0, 1), min_size=size, max_size=size))
-    weights = draw(st.none() | st.lists(st.floats(0.25, 4), min_size=size, max_size=size))
+    weights = draw(st.none() | st.lists(st.floats(0.25, 4) | st.just(0.0), min_size=size, max_size=size).filter(any))
     return truth, draw(st.lists(scores, min_size=size, max_size=size)), weights
 
 
@@ -164,9 +167,27 @@ def ranked(draw: st.DrawFn) -> tuple[list[int], list[float], list[float] | None]
 def test_curves_and_areas(data: Any, name: str, drop: bool) -> None:
     truth, found, weights = data
     options: dict[str, Any] = {"drop_intermediate": drop} if name.endswith("curve") else {}
+    if weights is not None and name == "det_curve":  # where a class weighs nothing, theirs divides by it
+        weights = [each or 1.0 for each in weights]
     both(name, truth, found, sample_weight=weights, **options)
-    if name == "roc_auc_score":
+    if name == "roc_auc_score" and all(weights or ()):  # as above: its part of the area has no points then
         both(name, truth, found, sample_weight=weights, max_fpr=0.3)
+
+
+@pytest.mark.parametrize("weights", [[1, 0, 0, 1], [0, 1, 2, 0], [0, 0, 0, 0]])
+@pytest.mark.parametrize("name", ["roc_auc_score", "average_precision_score", "roc_curve", "precision_recall_curve"])
+def test_a_class_that_weighs_nothing_is_not_there(name: str, weights: list[int]) -> None:
+    truth, found = [0, 1, 1, 0], [0.1, 0.2, 0.3, 0.4]
+    both(name, truth, found, sample_weight=weights)
+    if name.endswith("score"):
+        both(name, np.column_stack([truth, truth[::-1]]), np.column_stack([found, found]), sample_weight=weights)
+        both(name, [*truth, 2], np.full((5, 3), 1 / 3), sample_weight=[*weights, 1], **OF_CLASSES.get(name, {}))
+
+
+@pytest.mark.parametrize("name", ["roc_curve", "precision_recall_curve", "det_curve"])
+def test_curves_are_arrays_that_torch_takes(name: str) -> None:
+    for column in getattr(phalanx.metrics, name)([0, 1, 1, 0], [0.1, 0.2, 0.3, 0.4]):
+        assert torch.from_numpy(column).tolist() == column.tolist()
 
 
 @settings(max_examples=60)

@@ -80,7 +80,8 @@ def det_curve(
     first = int(np.searchsorted(false, false[0], "right")) - 1
     last = int(np.searchsorted(true, true[-1])) + 1
     inside = slice(max(first, 0), last)
-    return (false[inside] / false[-1])[::-1], ((true[-1] - true[inside]) / true[-1])[::-1], thresholds[inside][::-1]
+    found = false[inside] / false[-1], (true[-1] - true[inside]) / true[-1], thresholds[inside]
+    return found[0][::-1].copy(), found[1][::-1].copy(), found[2][::-1].copy()
 
 
 def precision_recall_curve(
@@ -98,7 +99,7 @@ def precision_recall_curve(
         recall = np.ones(len(true))
     else:
         recall = true / true[-1]
-    return np.r_[precision[::-1], 1.0], np.r_[recall[::-1], 0.0], thresholds[::-1]
+    return np.r_[precision[::-1], 1.0], np.r_[recall[::-1], 0.0], thresholds[::-1].copy()
 
 
 def average_precision_score(
@@ -125,7 +126,7 @@ def average_precision_score(
         truth = truth[:, None] == classes
     elif kind != MULTILABEL:
         raise BadInput(f"{kind} format is not supported")
-    return _averaged(_average_precision, truth, scores, average, sample_weights(sample_weight, len(truth)))
+    return _averaged(_average_precision, truth, scores, average, _weights(sample_weight, len(truth)))
 
 
 def roc_auc_score(
@@ -153,7 +154,7 @@ def roc_auc_score(
         if multi_class == "raise":
             raise BadInput("multi_class must be in ('ovo', 'ovr')")
         return _roc_auc_of_classes(flat("y_true", truth), scores, labels, multi_class, average, sample_weight)
-    weights = sample_weights(sample_weight, len(truth))
+    weights = _weights(sample_weight, len(truth))
     if kind == BINARY:
         truth = flat("y_true", truth)
         classes = labels_of(truth)
@@ -183,7 +184,7 @@ def top_k_accuracy_score(
         raise BadInput(_SHAPE.format(scores.shape))
     scores = scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
     consistent(y_true=truth, y_score=scores)
-    weights = sample_weights(sample_weight, len(truth))
+    weights = _weights(sample_weight, len(truth))
     columns = scores.shape[1] if scores.ndim == 2 else 2
     classes = _classes(truth, labels, columns)
     if k >= len(classes):
@@ -209,6 +210,13 @@ _SHAPE = (
 )
 
 
+def _weights(sample_weight: Any, length: int) -> Array | None:
+    found = sample_weights(sample_weight, length)
+    if found is not None and not found.any():
+        raise BadInput("Sample weights must contain at least one non-zero number.")
+    return found
+
+
 def _scores(y_score: Any) -> Array:
     found = arrays.floats("y_score", dense("y_score", y_score))
     return finite("y_score", found)
@@ -225,11 +233,9 @@ def _at_thresholds(y_true: Any, y_score: Any, pos_label: Any, sample_weight: Any
         raise BadInput(f"y should be a 1d array, got an array of shape {scores.shape} instead.")
     if not len(truth):
         raise BadInput("Found array with 0 sample(s) while a minimum of 1 is required.")
-    weights = sample_weights(sample_weight, len(truth))
+    weights = _weights(sample_weight, len(truth))
     positive = truth == _positive(truth, pos_label)
-    if weights is not None:
-        there = weights != 0
-        positive, scores, weights = positive[there], scores[there], weights[there]
+    positive, scores, weights = _that_weigh(positive, scores, weights)
     order = np.argsort(scores, kind="stable")[::-1]
     scores, positive = scores[order], positive[order]
     ends = np.r_[np.flatnonzero(np.diff(scores)), len(scores) - 1]
@@ -270,12 +276,25 @@ def _roc_auc(truth: Array, scores: Array, weights: Array | None, max_fpr: float 
     if truth.all() or not truth.any():
         undefined("Only one class is present in y_true. ROC AUC score is not defined in that case.")
         return math.nan
+    truth, scores, weights = _that_weigh(truth, scores, weights)
+    if truth.all() or not truth.any():
+        which = "negative" if truth.all() else "positive"
+        undefined(f"No {which} samples in y_true weigh anything. ROC AUC score is not defined in that case.")
+        return math.nan
     found = _curve(truth, scores, weights)
     return found.roc_auc if max_fpr is None else found.partial_auc(max_fpr)
 
 
+def _that_weigh(truth: Array, scores: Array, weights: Array | None) -> tuple[Array, Array, Array | None]:
+    """Without the examples of weight 0, which say nothing."""
+    if weights is None or weights.all():
+        return truth, scores, weights
+    there = weights != 0
+    return truth[there], scores[there], weights[there]
+
+
 def _average_precision(truth: Array, scores: Array, weights: Array | None) -> float:
-    truth = truth.astype(np.bool_)
+    truth, scores, weights = _that_weigh(truth.astype(np.bool_), scores, weights)
     if not truth.any():
         warnings.warn("No positive class found in y_true, recall is set to one for all thresholds.", stacklevel=4)
         return 0.0
@@ -339,7 +358,7 @@ def _roc_auc_of_classes(
         )
     classes = _classes(truth, labels, scores.shape[1], of_roc=True)
     if multi_class == "ovr":
-        weights = sample_weights(sample_weight, len(truth))
+        weights = _weights(sample_weight, len(truth))
         one_against_rest = truth[:, None] == classes
         return _averaged(
             lambda one, found, heavy: _roc_auc(one, found, heavy, None), one_against_rest, scores, average, weights
