@@ -61,7 +61,7 @@ class Reporter:
                 ended=name_of(item),
                 outcome=report.outcome,
                 seconds=round(report.duration, 3),
-                **_reason(report, item, call),
+                **why(report, item, call),
             )
         return report
 
@@ -80,7 +80,8 @@ def name_of(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[2]
 
 
-def _reason(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> dict[str, object]:
+def why(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> dict[str, object]:
+    """The reason of a skip; of a failure also the line of the test's file and all frames, outermost first."""
     if report.skipped:
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         return {"reason": text.removeprefix("Skipped: ").removeprefix("Skipped").strip()}

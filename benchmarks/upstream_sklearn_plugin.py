@@ -1,8 +1,9 @@
-"""A plugin of pytest: scikit-learn's own test modules, unmodified, are given our functions in place of its own.
+"""A plugin of pytest: scikit-learn's own test modules, unmodified, get our functions in place of those they import.
 
-While a test module is imported, `sklearn.metrics.<name>` and the modules that define it hold ours, wherever both have
-a function of that name; then scikit-learn has its own back, so that what it calls inside stays its own. Every call is
-counted. The warning that both know is one class for the run. What was seen goes to the file named by REPORT.
+While a test module is imported, `sklearn.metrics.<name>` and the modules that define it hold ours, wherever both have a
+function of that name; then scikit-learn has its own back. Its own modules are loaded before, and looked at after, so
+that what it calls inside stays its own. The warning that both know is one class for the run. Each call is counted, for
+each test. What was seen goes to the file named by REPORT.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import importlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -21,12 +23,15 @@ import pytest
 import sklearn.calibration
 import sklearn.metrics
 from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils.discovery import all_functions
 
 import phalanx.metrics
+from benchmarks.upstream_report import name_of, why
 from phalanx.metrics.functional import targets
 
 REPORT = "PHALANX_SKLEARN_REPORT"
 HOMES = (sklearn.metrics, sklearn.calibration)
+_WORDS = 4000  # characters of an error: enough for what was expected and what was found
 
 targets.UndefinedMetricWarning = UndefinedMetricWarning  # type: ignore[misc]
 
@@ -43,20 +48,24 @@ def shared() -> dict[str, tuple[ModuleType, Callable[..., Any]]]:
 
 
 class Replacing:
-    """For as long as a test module is imported."""
+    """Ours in the test modules, and what their tests did with them."""
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.outcomes: dict[str, dict[str, str]] = {}
         self._theirs = shared()
         self._ours = {name: self._counted(name) for name in self._theirs}
+        self._not_ours: set[str] = set()
+        self._calls: Counter[str] = Counter()
+        self._test = ""
+        self._called_by: dict[str, set[str]] = {}
+        self._tests: dict[str, dict[str, object]] = {}
 
     def _counted(self, name: str) -> Callable[..., Any]:
         ours = getattr(phalanx.metrics, name)
 
         @functools.wraps(ours)
         def call(*arguments: Any, **options: Any) -> Any:
-            self.calls[name] += 1
+            self._calls[name] += 1
+            self._called_by.setdefault(self._test, set()).add(name)
             return ours(*arguments, **options)
 
         return call
@@ -79,18 +88,57 @@ class Replacing:
             for module, name, theirs in places:
                 setattr(module, name, theirs)
 
-    @pytest.hookimpl
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Raises UsageError when a module of scikit-learn that is no test has kept one of ours."""
+        modules = {item.getparent(pytest.Module).obj for item in session.items}  # type: ignore[union-attr]
+        for module in modules:
+            self._not_ours |= {name for name, value in vars(module).items() if _is_metric(value)}
+        ours = {id(call) for call in self._ours.values()}
+        for path, module in list(sys.modules.items()):
+            if path.partition(".")[0] == "sklearn" and module not in modules:
+                kept = [name for name, value in vars(module).items() if id(value) in ours]
+                if kept:
+                    raise pytest.UsageError(f"{path} itself has ours: {', '.join(kept)}")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self._test = name_of(item)
+        try:
+            return (yield)
+        finally:
+            self._test = ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
         if report.when == "call" or report.outcome != "passed":
-            words = report.longreprtext if report.failed else ""
-            if report.skipped:
-                words = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.wasxfail)
-            self.outcomes[report.nodeid] = {"outcome": report.outcome, "words": words}
+            said = why(report, item, call)
+            said.pop("frames", None)
+            if report.failed and call.excinfo is not None:
+                said["words"] = f"{call.excinfo.typename}: {call.excinfo.value}"[:_WORDS]
+            self._tests[name_of(item)] = {"outcome": report.outcome, **said}
+        return report
 
     def pytest_sessionfinish(self) -> None:
-        seen = {"calls": {name: self.calls[name] for name in self._ours}, "tests": self.outcomes}
+        for test, said in self._tests.items():
+            said["calls"] = sorted(self._called_by.get(test, ()))
+        seen = {
+            "calls": {name: self._calls[name] for name in self._ours},
+            "not_ours": sorted(self._not_ours),
+            "tests": self._tests,
+        }
         Path(os.environ[REPORT]).write_text(json.dumps(seen))
 
 
+def _is_metric(value: object) -> bool:
+    """Whether it is a public function of scikit-learn's metrics, of those that judge predictions."""
+    name = getattr(value, "__name__", "")
+    home = getattr(value, "__module__", "").removeprefix("sklearn.metrics.")
+    return home in ("_classification", "_ranking", "_regression") and name in sklearn.metrics.__all__
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    all_functions()  # loads every module that it has
     config.pluginmanager.register(Replacing(), "phalanx-replaces-sklearn")

@@ -59,7 +59,7 @@ def between_marks(page: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines)
 
@@ -67,7 +67,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _files(report: Report) -> str:
     rows = [_counts(run, f"`{run.path}`") for run in report.files]
     rows += [_counts(run, f"what a library broke of `{run.path}`, without `{report.aside}`") for run in report.again]
-    return _table(["tests", "ranks", "passed", "failed", "skipped", "seconds"], rows) if rows else ""
+    return table(["tests", "ranks", "passed", "failed", "skipped", "seconds"], rows) if rows else ""
 
 
 def _counts(run: FileRun, name: str) -> list[object]:
@@ -82,7 +82,7 @@ def _failed(report: Report) -> str:
             why = report.known.get(_short(each.test), f"{each.cause}: {each.reason}")
             ranks.setdefault((f"`{_short(each.test)}`", where, why), []).append(str(run.ranks))
     rows = [[test, ", ".join(on), where, why] for (test, where, why), on in ranks.items()]
-    return _table(["failed", "on ranks", "at", "why"], rows) if rows else ""
+    return table(["failed", "on ranks", "at", "why"], rows) if rows else ""
 
 
 def _skipped(report: Report) -> str:
@@ -92,7 +92,7 @@ def _skipped(report: Report) -> str:
             reason = each.reason or "no reason given"
             tests.setdefault(reason, {})[f"`{_short(each.test)}`"] = None
     rows = [[reason, ", ".join(names)] for reason, names in sorted(tests.items(), key=lambda found: -len(found[1]))]
-    return _table(["skipped, in upstream's words", "tests"], rows) if rows else ""
+    return table(["skipped, in upstream's words", "tests"], rows) if rows else ""
 
 
 def _short(test: str) -> str:
@@ -101,7 +101,7 @@ def _short(test: str) -> str:
 
 def _scripts(report: Report) -> str:
     header = ["example", "arguments", "ranks", "", "the last that rank 0 printed"]
-    return _table(header, [_script(run) for run in report.scripts]) if report.scripts else ""
+    return table(header, [_script(run) for run in report.scripts]) if report.scripts else ""
 
 
 def _script(run: ScriptRun) -> list[object]:
@@ -120,6 +120,6 @@ def _missing(run: ScriptRun) -> str:
 
 
 def _left(report: Report) -> str:
-    return _table(
+    return table(
         ["left out", "tests"], [[left.why, ", ".join(f"`{path}`" for path in left.paths)] for left in report.left]
     )
