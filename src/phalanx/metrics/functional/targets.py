@@ -112,6 +112,8 @@ def sample_weights(given: Any, length: int) -> NDArray[Any] | None:
         raise BadInput(
             f"Found input variables with inconsistent numbers of samples: [{length}, {length}, {len(found)}]"
         )
+    if found.dtype.kind == "c":
+        raise BadInput("Complex data not supported: sample_weight", remedy="give one number for each example")
     if found.dtype.kind in "biu":
         return found.astype(np.int64)
     return finite("sample_weight", arrays.floats("sample_weight", found)).astype(np.float64)
@@ -197,6 +199,19 @@ def labels_of(*columns: NDArray[Any]) -> NDArray[Any]:
         got = " and ".join(str(np.unique(column)) for column in columns)
         raise BadInput(f"Mix of label input types (string and number); Got {got}.")
     return np.unique(np.concatenate([_unique(column) for column in columns]))
+
+
+def positive_label(truth: NDArray[Any], pos_label: Any) -> Any:
+    """1 where it says itself which class is the positive one."""
+    if pos_label is not None:
+        return pos_label
+    classes = np.unique(truth)
+    if truth.dtype.kind == "U" or classes.tolist() not in ([0, 1], [-1, 1], [0], [-1], [1]):
+        raise BadInput(
+            f"y_true takes value in {{{', '.join(map(repr, classes.tolist()))}}} and pos_label is not specified: "
+            "either make y_true take value in {0, 1} or {-1, 1} or pass pos_label explicitly."
+        )
+    return 1
 
 
 def _unique(column: NDArray[Any]) -> NDArray[Any]:
