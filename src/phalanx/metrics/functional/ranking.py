@@ -24,6 +24,7 @@ from phalanx.metrics.functional.targets import (
     flat,
     kind_of,
     labels_of,
+    positive_label,
     sample_weights,
     undefined,
 )
@@ -234,7 +235,7 @@ def _at_thresholds(y_true: Any, y_score: Any, pos_label: Any, sample_weight: Any
     if not len(truth):
         raise BadInput("Found array with 0 sample(s) while a minimum of 1 is required.")
     weights = _weights(sample_weight, len(truth))
-    positive = truth == _positive(truth, pos_label)
+    positive = truth == positive_label(truth, pos_label)
     positive, scores, weights = _that_weigh(positive, scores, weights)
     order = np.argsort(scores, kind="stable")[::-1]
     scores, positive = scores[order], positive[order]
@@ -245,19 +246,6 @@ def _at_thresholds(y_true: Any, y_score: Any, pos_label: Any, sample_weight: Any
     weights = weights[order]
     true = np.cumsum(positive * weights, dtype=np.float64)[ends]
     return np.cumsum(~positive * weights, dtype=np.float64)[ends], true, scores[ends]
-
-
-def _positive(truth: Array, pos_label: Any) -> Any:
-    """1 where it says itself which class is the positive one."""
-    if pos_label is not None:
-        return pos_label
-    classes = np.unique(truth)
-    if truth.dtype.kind == "U" or classes.tolist() not in ([0, 1], [-1, 1], [0], [-1], [1]):
-        raise BadInput(
-            f"y_true takes value in {{{', '.join(map(repr, classes.tolist()))}}} and pos_label is not specified: "
-            "either make y_true take value in {0, 1} or {-1, 1} or pass pos_label explicitly."
-        )
-    return 1
 
 
 def _rates(counts: Array) -> Array:
