@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         recall_score,
         zero_one_loss,
     )
+    from phalanx.metrics.functional.probability import brier_score_loss, calibration_curve, log_loss
     from phalanx.metrics.functional.ranking import (
         auc,
         average_precision_score,
@@ -133,6 +134,8 @@ _HOMES = {
     "bootstrap": "intervals",
     "bootstrap_ranking": "intervals",
     "bootstrap_states": "intervals",
+    "brier_score_loss": "functional.probability",
+    "calibration_curve": "functional.probability",
     "class_likelihood_ratios": "functional.report",
     "classification_report": "functional.report",
     "cohen_kappa_score": "functional.classification",
@@ -147,6 +150,7 @@ _HOMES = {
     "fbeta_score": "functional.classification",
     "hamming_loss": "functional.classification",
     "jaccard_score": "functional.classification",
+    "log_loss": "functional.probability",
     "matthews_corrcoef": "functional.classification",
     "max_error": "functional.regression",
     "mcnemar_test": "comparison",
@@ -223,6 +227,8 @@ __all__ = [
     "bootstrap",
     "bootstrap_ranking",
     "bootstrap_states",
+    "brier_score_loss",
+    "calibration_curve",
     "class_likelihood_ratios",
     "classification_report",
     "cohen_kappa_score",
@@ -237,6 +243,7 @@ __all__ = [
     "fbeta_score",
     "hamming_loss",
     "jaccard_score",
+    "log_loss",
     "matthews_corrcoef",
     "max_error",
     "mcnemar_test",

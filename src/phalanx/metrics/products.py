@@ -56,14 +56,13 @@ def add_product(sums: ExactSums, cells: NDArray[np.int64] | None, *factors: Floa
         sums.add(term, cells)
 
 
-def mean(weights: Floats | None, *factors: Floats) -> float:
-    """Of the product of arrays [n], by weight [n]."""
+def total(weights: Floats | None, *factors: Floats) -> Fraction:
+    """Of the product of arrays [n] and weights [n]."""
     sums = ExactSums()
     for start in range(0, len(factors[0]), CHUNK):
         part = slice(start, start + CHUNK)
         add_product(sums, None, *(factor[part] for factor in factors), None if weights is None else weights[part])
-    weight = Fraction(len(factors[0])) if weights is None else ExactSums.of(weights).fractions()[0]
-    return float(sums.fractions()[0] / weight) if weight else math.nan
+    return sums.fractions()[0]
 
 
 def spreads(products: ExactSums, one: ExactSums, other: ExactSums, weight: Fraction) -> list[Fraction]:
