@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import sklearn.calibration
 import sklearn.metrics
 import torch
 from hypothesis import given, settings
@@ -239,3 +240,24 @@ def test_both_refuse_what_cannot_be_meant(call: Callable[[Any], object], words: 
         call(sklearn.metrics)
     with pytest.raises(BadInput, match=words):
         call(phalanx.metrics)
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 12), st.integers(0, 2**32 - 1), st.booleans())
+def test_chances(size: int, seed: int, weighted: bool) -> None:
+    random = np.random.default_rng(seed)
+    truth = np.concatenate([[0, 1], random.integers(0, 2, size)])
+    chances = random.random(len(truth))
+    weights = random.random(len(truth)) if weighted else None
+    for name in ("log_loss", "brier_score_loss"):
+        both(name, truth, chances, sample_weight=weights)
+        both(name, np.array(["a", "b"])[truth], np.column_stack([1 - chances, chances]), sample_weight=weights)
+    several = np.concatenate([[0, 1, 2], random.integers(0, 3, size)])
+    of_each = random.dirichlet([1, 1, 1], len(several))
+    for name in ("log_loss", "brier_score_loss"):
+        both(name, several, of_each)
+    for strategy in ("uniform", "quantile"):
+        ours = phalanx.metrics.calibration_curve(truth, chances, n_bins=4, strategy=strategy)
+        theirs = sklearn.calibration.calibration_curve(truth, chances, n_bins=4, strategy=strategy)
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
