@@ -45,7 +45,7 @@ def test_a_haystack_is_judged_in_words_on_a_page_and_in_the_store(
     assert "plane 2 undefined (0/0)" in words
     assert "name: BENGALI GANDA MARK" in shown.out
     assert f"Page: {page}" in shown.out
-    assert "... finding the needles\n... ranking all scores\n... judging at the threshold\n" in shown.err
+    assert "... finding the needles\n... ranking all scores\n... judging each example\n" in shown.err
     text = page.read_text()
     assert "<script>" in text
     assert "BENGALI GANDA MARK" in text
@@ -77,6 +77,26 @@ def test_classes_are_counted_by_slice_and_by_ranks(tmp_path: Path, capsys: Captu
     assert json.loads(capsys.readouterr().out)["matrix"] == [[5, 5], [0, 5]]
 
 
+def test_amounts_are_told_from_classes_and_may_be_said(tmp_path: Path, capsys: Captured) -> None:
+    rows: list[list[object]] = [[i / 4, i / 4 + 1, f"town {i % 2}"] for i in range(40)]
+    file = write_csv(tmp_path / "prices.csv", rows, ["label", "prediction", "town"])
+    assert run(tmp_path / "home", "evaluate", file, "--slice", "town") == 0
+    shown = capsys.readouterr().out
+    assert "mae 1.000 (1.000 to 1.000)" in " ".join(shown.split())
+    assert "They are too high on the whole: the mean error is 1.000" in " ".join(shown.split())
+    assert "mae by slice" in shown
+    assert "forecasts that are furthest off\n           1  row 0          truth: 0.0; forecast: 1.0\n" in shown
+    page = (tmp_path / "prices.evaluation.html").read_text()
+    assert "Are forecasts right on average?" in page
+    stored = Reader(Home.find(tmp_path / "home").store_dir).rows("SELECT metric FROM metrics WHERE slice = 'all'")
+    assert {row["metric"] for row in stored} == {"mae", "rmse", "bias", "r2", "pearson", "spearman"}
+    whole = write_csv(tmp_path / "ages.csv", [[i, i + i % 3] for i in range(40)], ["label", "prediction"])
+    assert run(tmp_path / "home", "evaluate", whole, "--numbers", "--json", "--ranks", "2") == 0
+    assert json.loads(capsys.readouterr().out)["numbers"]["mae"]["value"] == pytest.approx(39 / 40)
+    assert run(tmp_path / "home", "evaluate", whole, "--numbers", "--recall", "0.5") == 2
+    assert "--recall: there are amounts here" in capsys.readouterr().err
+
+
 def test_rows_of_the_store_are_judged_too(
     haystack: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +112,13 @@ def test_rows_of_the_store_are_judged_too(
     assert (tmp_path / "rows.evaluation.html").exists()
     assert run(home, "evaluate", "--sql", "SELECT 1 AS label WHERE false") == 2
     assert "gives no rows" in capsys.readouterr().err
+    columns_ = ["--label", "slice", "--prediction", "metric", "--json"]
+    assert run(home, "evaluate", "--table", "metrics", *columns_) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["source"] == ['SELECT * FROM "metrics"']
+    assert {"all", "recall", "plane 0"} <= set(document["labels"])
+    assert run(home, "evaluate", "--table", "metrix", *columns_) == 2
+    assert "metrics" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -113,6 +140,11 @@ def test_rows_of_the_store_are_judged_too(
         (["{folder}", "--recall", "0.5"], "--recall: for predictions, but"),
         ([], "there is nothing to evaluate"),
         (["{file}", "--sql", "SELECT 1"], "are evaluated apart"),
+        (["--table", "steps", "--sql", "SELECT 1"], "are evaluated apart"),
+        (["{file}", "--label", "is_currency", "--needles", "--numbers"], "needles are no amounts"),
+        (["{file}", "--label", "is_currency", "--numbers"], "nothing is forecast"),
+        (["{file}", "--label", "is_currency", "--numbers", "--prediction", "name"], "prediction holds words"),
+        (["{file}", "--label", "is_currency", "--score", "name"], "cannot be read as CSV"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_on_one_screen(

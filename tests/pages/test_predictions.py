@@ -13,6 +13,8 @@ from phalanx.evaluation import (
     classes_report,
     needle_sentences,
     needles_report,
+    number_sentences,
+    numbers_report,
     open_predictions,
     ranking_sentences,
 )
@@ -77,6 +79,17 @@ def test_what_a_file_holds_is_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
     assert "\u202e" not in text
     assert read(text).seen.count("script") == 1
+
+
+def test_a_page_of_amounts(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[i / 3, i / 3 + 1, HOSTILE] for i in range(90)]
+    file = write_csv(tmp_path / "a.csv", rows, ["label", "prediction", "town"])
+    document = numbers_report(open_predictions([file], Columns(slice="town", shown=("town",)))).to_dict()
+    text = render_predictions(document, [number_sentences(document)], now_ns=0)
+    assert read(text).seen.count("figure") == 1
+    assert HOSTILE not in text
+    for words in ("Off by 1.000", "Mean absolute error", "forecast: 1.0", "Forecasts that are furthest off"):
+        assert words in text
 
 
 @pytest.mark.parametrize("classes", [3, 40])

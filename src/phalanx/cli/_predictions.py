@@ -15,7 +15,7 @@ from phalanx.cli.generate import echo_safe_json
 from phalanx.foundation import Home, UsageError
 
 if TYPE_CHECKING:
-    from phalanx.evaluation import ClassesReport, NeedlesReport, Predictions
+    from phalanx.evaluation import ClassesReport, NeedlesReport, NumbersReport, Predictions
 
 BAR_WIDTH = 20
 SLICES, WORST, CLASSES = 20, 6, 12
@@ -26,6 +26,7 @@ class Wanted:
     """What a person asked for, as the options say it."""
 
     needles: bool
+    numbers: bool
     label: str | None
     score: str | None
     prediction: str | None
@@ -45,7 +46,7 @@ class Wanted:
 
     def named(self) -> list[str]:
         """Options that were given, and are of predictions only."""
-        plain = {"needles": False, "show": (), "ranks": 1, "out": self.out}
+        plain = {"needles": False, "numbers": False, "show": (), "ranks": 1, "out": self.out}
         options = {name: value for name, value in self.__dict__.items() if value != plain.get(name)}
         return [f"--{name.rstrip('_').replace('_', '-')}" for name in options]
 
@@ -76,9 +77,13 @@ def evaluate_files(
     predictions = open_predictions(paths, columns)
     out = wanted.out or paths[0].with_name(f"{paths[0].stem}.evaluation.html")
     refuse_unwritable(out)
-    report: NeedlesReport | ClassesReport
-    if wanted.needles or not predictions.has("prediction"):
+    if wanted.needles and wanted.numbers:
+        raise UsageError("needles are no amounts", remedy="give --needles or --numbers")
+    report: NeedlesReport | ClassesReport | NumbersReport
+    if wanted.needles or not (wanted.numbers or predictions.has("prediction")):
         report, words = _needles(predictions, wanted, progress)
+    elif wanted.numbers or predictions.are_amounts():
+        report, words = _numbers(predictions, wanted, progress)
     else:
         report, words = _classes(predictions, wanted, progress)
     if source is not None:
@@ -131,17 +136,31 @@ def _needles(
     return report, [needle_sentences(document), ranking_sentences(document)]
 
 
+def _numbers(
+    predictions: Predictions, wanted: Wanted, progress: Callable[[str, float], None]
+) -> tuple[NumbersReport, list[list[str]]]:
+    from phalanx.evaluation import number_sentences, numbers_report
+
+    _refuse_needles_options(wanted, "amounts")
+    report = numbers_report(predictions, ranks=wanted.ranks, progress=progress)
+    return report, [number_sentences(report.to_dict())]
+
+
+def _refuse_needles_options(wanted: Wanted, what: str) -> None:
+    names = ("positive", "threshold", "recall", "alerts_per_day", "cost_miss", "cost_alarm", "volume", "base_rate")
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(wanted, name) is not None]:
+        raise UsageError(
+            f"{', '.join(given)}: there are {what} here, not scores of needles",
+            remedy="name the scores with --score and add --needles, or leave it out",
+        )
+
+
 def _classes(
     predictions: Predictions, wanted: Wanted, progress: Callable[[str, float], None]
 ) -> tuple[ClassesReport, list[list[str]]]:
     from phalanx.evaluation import classes_report
 
-    names = ("positive", "threshold", "recall", "alerts_per_day", "cost_miss", "cost_alarm", "volume", "base_rate")
-    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(wanted, name) is not None]:
-        raise UsageError(
-            f"{', '.join(given)}: there are classes here, not scores of needles",
-            remedy="name the scores with --score and add --needles, or leave it out",
-        )
+    _refuse_needles_options(wanted, "classes")
     report = classes_report(predictions, ranks=wanted.ranks, progress=progress)
     return report, report.sentences()
 
@@ -153,8 +172,7 @@ def echo_predictions(document: dict[str, Any], words: list[list[str]], page: Pat
         return
     click.echo(one_line(", ".join(document["source"])))
     click.echo("")
-    lines = _needles_lines(document) if document["kind"] == "needles" else _classes_lines(document)
-    for line in lines:
+    for line in _LINES[document["kind"]](document):
         click.echo(line)
     for group in words:
         click.echo("")
@@ -195,18 +213,28 @@ def _classes_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _numbers_lines(document: dict[str, Any]) -> list[str]:
+    from phalanx.evaluation.words import within
+
+    return [f"  {name:<10}{within(found):>32}" for name, found in document["numbers"].items()]
+
+
+_LINES = {"needles": _needles_lines, "classes": _classes_lines, "numbers": _numbers_lines}
+
+
 def _slice_lines(document: dict[str, Any]) -> list[str]:
-    from phalanx.evaluation.words import share
+    from phalanx.evaluation.words import share, within
 
     if not document["slices"]:
         return []
-    name = "recall" if document["kind"] == "needles" else "accuracy"
+    name = {"needles": "recall", "classes": "accuracy", "numbers": "mae"}[document["kind"]]
+    most, said = (1.0, share) if name != "mae" else (max(each[name]["value"] for each in document["slices"]), within)
     width = min(max(len(one_line(each["name"])) for each in document["slices"]), 30)
     lines = ["", f"  {name} by slice"]
     for each in document["slices"][:SLICES]:
         value = each[name]["value"]
-        bar = "█" * max(1, round(BAR_WIDTH * value)) if value else ""
-        lines.append(f"  {one_line(each['name']):<{width}.{width}}  {bar:<{BAR_WIDTH}}  {share(each[name])}")
+        bar = "█" * max(1, round(BAR_WIDTH * value / most)) if value else ""
+        lines.append(f"  {one_line(each['name']):<{width}.{width}}  {bar:<{BAR_WIDTH}}  {said(each[name])}")
     if len(document["slices"]) > SLICES:
         lines.append(f"  ... and {len(document['slices']) - SLICES} more, on the page")
     return lines
@@ -214,6 +242,12 @@ def _slice_lines(document: dict[str, Any]) -> list[str]:
 
 def _worst_lines(document: dict[str, Any]) -> list[str]:
     lines: list[str] = []
+    if document["kind"] == "numbers":
+        lines += ["", "  forecasts that are furthest off"]
+        for each in document["worst"][:WORST]:
+            shown = "; ".join(f"{name}: {value}" for name, value in each["shown"].items())
+            lines.append(f"  {each['off_by']:>10.4g}  row {each['row']:<9,} {one_line(shown)}")
+        return lines
     for is_needle, title in (
         (False, "straws with the highest scores"),
         (True, "missed needles with the lowest scores"),

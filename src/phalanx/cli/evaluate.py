@@ -29,7 +29,8 @@ _STAGES = {
     "writing": "writing examples",
     "finding": "finding the needles",
     "ranking": "ranking all scores",
-    "judging": "judging at the threshold",
+    "judging": "judging each example",
+    "measuring": "measuring errors",
     "tallying": "counting what was called what",
     "cutting": "cutting into slices",
     "drawing": "drawing the page",
@@ -39,7 +40,9 @@ _STAGES = {
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="CHECKPOINT | FILE...")
 @click.option("--needles", is_flag=True, help="Positives are rare: report what is found, missed and falsely alarmed.")
-@click.option("--sql", metavar="SELECT", help="Judge these rows of the store instead of a FILE.")
+@click.option("--numbers", is_flag=True, help="Labels are amounts, not classes: report how far forecasts are off.")
+@click.option("--table", metavar="NAME", help="Judge the rows of this table of the store instead of a FILE.")
+@click.option("--sql", metavar="SELECT", help="Judge what this gives of the store instead of a FILE.")
 @click.option("--label", metavar="COLUMN", help="What the examples are.  [default: label, y_true, target, ...]")
 @click.option("--score", metavar="COLUMN", help="How much of a needle each is.  [default: score, y_score, ...]")
 @click.option("--prediction", metavar="COLUMN", help="What each was called.  [default: prediction, y_pred, ...]")
@@ -58,7 +61,9 @@ _STAGES = {
 @click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the file, or in the run]")
 @home_option
 @json_option
-def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool, **options: Any) -> None:
+def command(
+    paths: tuple[Path, ...], table: str | None, sql: str | None, home: Home, as_json: bool, **options: Any
+) -> None:
     """Score a checkpoint beside honest baselines, or judge predictions.
 
     CHECKPOINT is a run directory (its newest good checkpoint is used) or one checkpoint. A decoder is
@@ -66,8 +71,8 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
     saw, beside tables counted from the same training text; onto a page, and into the table `scores`.
 
     FILE is a CSV, TSV, Parquet or JSONL of predictions, an example a row. With scores the report is of
-    needles in a haystack, with classes of what was called what; it goes to the terminal, onto a page, and
-    into the table `metrics` of the store.
+    needles in a haystack, with classes of what was called what, with amounts of how far forecasts are off; it
+    goes to the terminal, onto a page, and into the table `metrics` of the store.
 
     \b
     Examples:
@@ -76,17 +81,20 @@ def command(paths: tuple[Path, ...], sql: str | None, home: Home, as_json: bool,
       phalanx evaluate predictions.csv --slice language
       phalanx evaluate --needles scores.parquet --alerts-per-day 20 --volume 1e6 --base-rate 1e-5
       phalanx evaluate --needles scores.csv --recall 0.9 --show message --json
+      phalanx evaluate --numbers forecasts.parquet --label price --prediction forecast --ranks 4
       phalanx evaluate --sql "SELECT loss > 9 AS label, seconds AS score FROM steps"
     """
     from phalanx.cli._predictions import Wanted, echo_predictions, evaluate_files, evaluate_rows
 
     wanted = Wanted(**options)
-    if bool(paths) == (sql is not None):
+    named = [bool(paths), table is not None, sql is not None]
+    if sum(named) != 1:
         raise UsageError(
-            "there is nothing to evaluate" if sql is None else "files and rows of the store are evaluated apart",
-            remedy="name a checkpoint, a file of predictions, or --sql with a SELECT",
+            "files, tables and rows of the store are evaluated apart" if any(named) else "there is nothing to evaluate",
+            remedy="name a checkpoint, files of predictions, a --table, or --sql with a SELECT",
         )
-    if sql is not None:
+    if not paths:
+        sql = sql if sql is not None else f'SELECT * FROM "{(table or "").replace(chr(34), 2 * chr(34))}"'
         with Progress(quiet=as_json) as progress:
             document, words, page = evaluate_rows(sql, wanted, home, progress)
         echo_predictions(document, words, page, as_json)

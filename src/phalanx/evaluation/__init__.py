@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     )
     from phalanx.evaluation.evaluator import Evaluation, evaluate, open_checkpoint
     from phalanx.evaluation.needles import NeedlesReport, Wish, needles_report
+    from phalanx.evaluation.numbers import NumbersReport, numbers_report
     from phalanx.evaluation.predictions import Columns, Predictions, open_predictions, predictions_of, write_rows
     from phalanx.evaluation.scores import Score, Scores
     from phalanx.evaluation.timeline import timeline_of
-    from phalanx.evaluation.words import needle_sentences, ranking_sentences
+    from phalanx.evaluation.words import needle_sentences, number_sentences, ranking_sentences
     from phalanx.evaluation.writing import Sampling, write_text
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "NotACheckpoint": "errors",
     "NotADecoder": "errors",
     "NothingHappened": "errors",
+    "NumbersReport": "numbers",
     "Predictions": "predictions",
     "Sampling": "writing",
     "Score": "scores",
@@ -51,6 +53,8 @@ _HOMES = {
     "evaluate": "evaluator",
     "needle_sentences": "words",
     "needles_report": "needles",
+    "number_sentences": "words",
+    "numbers_report": "numbers",
     "open_checkpoint": "evaluator",
     "open_predictions": "predictions",
     "predictions_of": "predictions",
@@ -69,6 +73,7 @@ __all__ = [
     "NotACheckpoint",
     "NotADecoder",
     "NothingHappened",
+    "NumbersReport",
     "Predictions",
     "Sampling",
     "Score",
@@ -82,6 +87,8 @@ __all__ = [
     "evaluate",
     "needle_sentences",
     "needles_report",
+    "number_sentences",
+    "numbers_report",
     "open_checkpoint",
     "open_predictions",
     "predictions_of",

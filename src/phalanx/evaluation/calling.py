@@ -5,8 +5,6 @@ A state, so that it is fed by batches and by ranks. Shares have Wilson's interva
 
 from __future__ import annotations
 
-import heapq
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.evaluation.predictions import Batch
+from phalanx.evaluation.worst import Worst
 from phalanx.metrics import BadInput, State, arrays
 from phalanx.metrics.intervals import ConfidenceInterval, wilson
 
@@ -104,8 +103,7 @@ class AtThreshold(State):
         self.slices: dict[str, NDArray[np.int64]] = {}
         self.bins = np.zeros((2, BINS), np.int64)
         self.extremes = [math.inf, -math.inf]
-        self._missed: list[tuple[float, int, int, str]] = []
-        self._alarms: list[tuple[float, int, int, str]] = []
+        self._missed, self._alarms = Worst(worst), Worst(worst)
 
     def update(self, batch: Batch) -> Self:
         """Roles label and score, and slice if there is one."""
@@ -128,29 +126,9 @@ class AtThreshold(State):
         for kind in (0, 1):
             self.bins[kind] += np.bincount(places[is_needle == bool(kind)], minlength=BINS)
         self.extremes = [min(self.extremes[0], float(scores.min())), max(self.extremes[1], float(scores.max()))]
-        self._missed = self._kept(self._missed + self._taken(batch, -scores, is_needle & ~called))
-        self._alarms = self._kept(self._alarms + self._taken(batch, scores, ~is_needle & called))
+        self._missed.add(batch, -scores, is_needle & ~called)
+        self._alarms.add(batch, scores, ~is_needle & called)
         return self
-
-    def _taken(
-        self, batch: Batch, key: NDArray[np.float64], those: NDArray[np.bool_]
-    ) -> list[tuple[float, int, int, str]]:
-        index = np.flatnonzero(those)
-        if len(index) > self.worst:
-            index = index[np.argpartition(-key[index], self.worst - 1)[: self.worst]]
-        names = [name for name in batch if name.startswith("shown ")]
-        return [
-            (
-                float(key[i]),
-                -int(batch["file"][i]),
-                -int(batch["row"][i]),
-                json.dumps({name.removeprefix("shown "): str(batch[name][i]) for name in names}),
-            )
-            for i in index.tolist()
-        ]
-
-    def _kept(self, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:
-        return heapq.nlargest(self.worst, found)  # of equal scores the first in the files: the same for any split
 
     def compute(self) -> tuple[Called, tuple[Called, ...], tuple[Example, ...]]:
         """All, each slice, and the worst false alarms and misses."""
@@ -159,9 +137,9 @@ class AtThreshold(State):
             straws_left, alarms, missed, hits = map(float, self.slices[name].tolist())
             counted.append(Called(name.removeprefix("="), hits, alarms, missed, straws_left))
         examples = [
-            Example(is_needle, -key if is_needle else key, -file, -row_, json.loads(shown))
-            for is_needle, kept in ((False, self._alarms), (True, self._missed))
-            for key, file, row_, shown in kept
+            Example(is_needle, -size if is_needle else size, file, row, shown)
+            for is_needle, worst in ((False, self._alarms), (True, self._missed))
+            for size, file, row, shown in worst.found()
         ]
         return counted[0], tuple(counted[1:]), tuple(examples)
 
@@ -182,13 +160,13 @@ class AtThreshold(State):
 
     def parts(self) -> dict[str, NDArray[Any]]:
         names = sorted(self.slices)
-        kept = [json.dumps(self._alarms), json.dumps(self._missed)]
         return {
             "slices": np.array(names, np.str_),
             "counts": np.array([self.slices[name] for name in names], np.int64).reshape(-1, 4),
             "bins": self.bins,
             "extremes": np.array(self.extremes),
-            "kept": np.array(kept, np.str_),
+            "alarms": self._alarms.part(),
+            "missed": self._missed.part(),
         }
 
     @classmethod
@@ -197,10 +175,7 @@ class AtThreshold(State):
         made = cls(**ends, positive=definition["positive"], worst=definition["worst"])
         made.slices = dict(zip(parts["slices"].tolist(), parts["counts"], strict=True))
         made.bins, made.extremes = parts["bins"], parts["extremes"].tolist()
-        made._alarms, made._missed = (
-            [(float(key), int(file), int(number), str(shown)) for key, file, number, shown in json.loads(kept)]
-            for kept in parts["kept"].tolist()
-        )
+        made._alarms, made._missed = (Worst.of_part(parts, name, made.worst) for name in ("alarms", "missed"))
         return made
 
     def _add(self, other: Self) -> None:
@@ -208,5 +183,5 @@ class AtThreshold(State):
             self.slices[name] = self.slices.get(name, 0) + count
         self.bins = self.bins + other.bins
         self.extremes = [min(self.extremes[0], other.extremes[0]), max(self.extremes[1], other.extremes[1])]
-        self._missed = self._kept(self._missed + other._missed)
-        self._alarms = self._kept(self._alarms + other._alarms)
+        self._missed.merge(other._missed)
+        self._alarms.merge(other._alarms)

@@ -77,6 +77,11 @@ class Predictions:
         """Every `parts`th batch, beginning with number `part`."""
         return replace(self, part=part, parts=parts)
 
+    def are_amounts(self) -> bool:
+        """Whether the labels at the beginning are numbers, and not whole ones."""
+        first = next(replace(self, part=0, parts=1).batches("label"), None)
+        return first is not None and first["label"].dtype.kind == "f" and bool((first["label"] % 1 != 0).any())
+
     def like_label(self, text: str) -> str | int:
         """A label that a person typed, as those of the file are. Raises UnusablePredictions for one that none is."""
         for batch in replace(self, part=0, parts=1).batches("label"):

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from phalanx.metrics.intervals import rounded
+
 Number = Mapping[str, Any]
 UNDEFINED = "undefined (0/0)"
 AS_GIVEN = "as given"
@@ -86,6 +88,45 @@ def ranking_sentences(document: Mapping[str, Any]) -> list[str]:
         for each in document["recall_at"]
     ]
     return [by_precision, by_roc, *rates]
+
+
+def number_sentences(document: Mapping[str, Any]) -> list[str]:
+    """How far forecasts are off (`NumbersReport.to_dict`), beside forecasting the mean for all."""
+    numbers, truths = document["numbers"], document["truths"]
+    mae, rmse, bias, r2 = (numbers[name] for name in ("mae", "rmse", "bias", "r2"))
+    off = (
+        f"Of {amount(document['examples'])} forecasts the mean absolute error is {within(mae)}; the root of the mean "
+        f"square, which large errors weigh on more, is {within(rmse)}."
+    )
+    side = "high" if bias["value"] > 0 else "low"
+    if bias["low"] <= 0 <= bias["high"]:
+        leaning = f"Whether they are too high or too low on the whole cannot be told: the mean error is {within(bias)}."
+    else:
+        leaning = f"They are too {side} on the whole: the mean error is {within(bias)}."
+    mean = (
+        f"Forecasting the mean of all ({truths['mean']:.6g}) every time would have a root mean square of "
+        f"{truths['deviation']:.6g}: "
+    )
+    if r2["value"] is None:
+        mean += f"as all are the same, R2 is {UNDEFINED}."
+    else:
+        mean += f"R2, the share of the squares that the forecasts save, is {share(r2)}."
+        mean += " Forecasting the mean would be better." if r2["value"] < 0 else ""
+    line = (
+        f"How near to a line truths and forecasts lie: Pearson {share(numbers['pearson'])}; how alike their orders "
+        f"are: Spearman {share(numbers['spearman'])}."
+    )
+    return [off, leaning, mean, line]
+
+
+def within(interval: Number) -> str:
+    """An amount and its interval, with as many digits as the interval lets count."""
+    if interval["value"] is None:
+        return UNDEFINED
+    if interval["low"] is None or interval["high"] is None:
+        return decimal(interval["value"])
+    value, low, high = rounded(interval["value"], interval["low"], interval["high"])
+    return f"{value} ({low} to {high})"
 
 
 def share(interval: Number) -> str:

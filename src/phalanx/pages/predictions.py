@@ -1,4 +1,5 @@
-"""The page of an evaluation of predictions: what a detector finds, or which class it takes for which.
+"""The page of an evaluation of predictions: what a detector finds, which class is taken for which, or how
+far forecasts of amounts are off.
 
 One HTML file that needs nothing else, from the document that `phalanx evaluate --json` prints.
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import phalanx
-from phalanx.evaluation.words import amount, decimal, share
+from phalanx.evaluation.words import amount, decimal, share, within
 from phalanx.foundation import write_atomic
 from phalanx.pages import quantities
 from phalanx.pages.bars import Bar, Piece
@@ -22,6 +23,8 @@ from phalanx.pages.frame import render_page
 from phalanx.pages.verdict import Tile
 
 Document = Mapping[str, Any]
+Said = Callable[[Mapping[str, Any]], str]
+"""A number with its interval, in words."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,15 @@ class Matrix:
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Charts under one title; `intro`: how to read them."""
+
+    title: str
+    intro: str
+    charts: tuple[Chart, ...]
 
 
 def write_predictions_page(document: Document, sentences: Sequence[Sequence[str]], out: Path) -> Path:
@@ -52,8 +64,7 @@ def render_predictions(document: Document, sentences: Sequence[Sequence[str]], n
         tiles=_needles_tiles(document) if needles else _tiles(document),
         sentences=sentences,
         matrix=_needles_matrix(document) if needles else _matrix(document),
-        charts=[each for each in _charts(document) if each is not None] if needles else [],
-        histogram=_histogram(document) if needles else None,
+        pictures=[each for each in _PICTURES[document["kind"]](document) if each.charts],
         slices=_slices(document),
         version=phalanx.__version__,
         written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
@@ -71,7 +82,7 @@ def _needles_headline(document: Document) -> str:
 
 def _headline(document: Document) -> str:
     if document["kind"] == "numbers":
-        return f"Off by {decimal(document['numbers']['mae'])} on average"
+        return f"Off by {within(document['numbers']['mae'])} on average"
     return f"{decimal(document['accuracy']['value'])} of {amount(document['examples'])} are called what they are"
 
 
@@ -98,7 +109,16 @@ def _needles_tiles(document: Document) -> list[Tile]:
 
 def _tiles(document: Document) -> list[Tile]:
     if document["kind"] == "numbers":
-        return [Tile(name, decimal(value), "") for name, value in document["numbers"].items()]
+        return [
+            Tile(title, decimal(document["numbers"][name]["value"]), note)
+            for name, title, note in (
+                ("mae", "Mean absolute error", "how far off a forecast is"),
+                ("rmse", "Root mean square", "the same, large errors weighing more"),
+                ("bias", "Mean error", "above 0 where forecasts are too high"),
+                ("r2", "R2", "the share of squares that forecasts save"),
+                ("spearman", "Spearman", "how alike the orders are"),
+            )
+        ]
     return [
         Tile("Accuracy", decimal(document["accuracy"]["value"]), "called what they are"),
         Tile("Balanced accuracy", decimal(document["balanced_accuracy"]), "mean recall of the classes"),
@@ -132,7 +152,34 @@ def _matrix(document: Document) -> Matrix | None:
     )
 
 
-def _charts(document: Document) -> list[Chart | None]:
+def _pictures_of_needles(document: Document) -> list[Pictures]:
+    first = (
+        "Precision first: it tells how many alerts are needles. The ROC curve does not change with how rare needles "
+        "are, and hides that a small false-positive rate of many straws is many false alarms."
+    )
+    return [
+        Pictures("At every threshold", first, _there(*_curves(document))),
+        Pictures("Scores", "", _there(_histogram(document))),
+    ]
+
+
+def _pictures_of_numbers(document: Document) -> list[Pictures]:
+    """The mean truth of forecasts that are near each other, beside what it would be if they were right."""
+    bins = [each for each in document["bins"] if each["count"]]
+    middles = [(each["low"] + each["high"]) / 2 for each in bins]
+    lines = [
+        Line("mean truth", tuple(zip(middles, (each["truth"] for each in bins), strict=True)), 1, dots=True),
+        Line("as forecast", tuple((middle, middle) for middle in middles), 8, faint=True),
+    ]
+    intro = "Forecasts that are near each other, and the mean of what came true: above the line they were too low."
+    return [Pictures("Are forecasts right on average?", intro, _there(chart("Truth", "", lines, x_name="forecast")))]
+
+
+def _there(*charts: Chart | None) -> tuple[Chart, ...]:
+    return tuple(each for each in charts if each is not None)
+
+
+def _curves(document: Document) -> list[Chart | None]:
     chance = document["rate_here"]
     by_precision = [
         Line("this detector", _points(document["precision_recall_curve"]), 1),
@@ -179,6 +226,10 @@ def _slices(document: Document) -> dict[str, list[Bar]]:
     """Of each share a bar for each slice: the number, within its interval."""
     if not document["slices"]:
         return {}
+    if document["kind"] == "numbers":
+        most = max(each["mae"]["high"] or each["mae"]["value"] for each in document["slices"]) or 1.0
+        bars = [_interval_bar(each["name"], each["mae"], most, within) for each in document["slices"]]
+        return {"Mean absolute error": bars}
     shares = {"needles": {"recall": "Recall", "precision": "Precision"}, "classes": {"accuracy": "Accuracy"}}
     return {
         title: [_interval_bar(each["name"], each[name]) for each in document["slices"]]
@@ -186,14 +237,23 @@ def _slices(document: Document) -> dict[str, list[Bar]]:
     }
 
 
-def _interval_bar(name: str, found: Mapping[str, Any]) -> Bar:
+def _interval_bar(name: str, found: Mapping[str, Any], most: float = 1.0, said: Said = share) -> Bar:
+    """`most`: what fills the row."""
     if found["value"] is None:
-        return Bar(name, (), share(found))
-    low = found["low"] if found["low"] is not None else found["value"]
+        return Bar(name, (), said(found))
+    low = max(found["low"] if found["low"] is not None else found["value"], 0.0)
     high = found["high"] if found["high"] is not None else found["value"]
     middle = min(max(found["value"], low), high)
+    wide = 100 / most
     pieces = (
-        Piece("interval", 100 * low, 100 * (middle - low), 6, f"95 % interval from {decimal(low)}"),
-        Piece("interval", 100 * middle, 100 * (high - middle), 7, f"to {decimal(high)}"),
+        Piece("interval", wide * low, wide * (middle - low), 6, f"95 % interval from {decimal(low)}"),
+        Piece("interval", wide * middle, wide * (high - middle), 7, f"to {decimal(high)}"),
     )
-    return Bar(name, pieces, share(found))
+    return Bar(name, pieces, said(found))
+
+
+_PICTURES: Mapping[str, Callable[[Document], list[Pictures]]] = {
+    "needles": _pictures_of_needles,
+    "classes": lambda document: [],
+    "numbers": _pictures_of_numbers,
+}
