@@ -55,6 +55,13 @@ if TYPE_CHECKING:
         root_mean_squared_log_error,
     )
     from phalanx.metrics.functional.report import class_likelihood_ratios, classification_report
+    from phalanx.metrics.functional.retrieval import (
+        coverage_error,
+        dcg_score,
+        label_ranking_average_precision_score,
+        label_ranking_loss,
+        ndcg_score,
+    )
     from phalanx.metrics.functional.targets import UndefinedMetricWarning
     from phalanx.metrics.histogram import CertifiedRanking, Interval, ScoreHistogram
     from phalanx.metrics.intervals import (
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
     from phalanx.metrics.probability import Brier, Calibration, LogLoss, Reliability
     from phalanx.metrics.ranking import Gaps, Needles, rank
     from phalanx.metrics.regression import MedianAbsoluteError, Regression, RegressionErrors
+    from phalanx.metrics.retrieval import Retrieval, RetrievalScores
     from phalanx.metrics.slices import Slices
     from phalanx.metrics.state import State
     from phalanx.metrics.states import BitsPerByte, MeanLoss, TopK
@@ -121,6 +129,8 @@ _HOMES = {
     "Regression": "regression",
     "RegressionErrors": "regression",
     "Reliability": "probability",
+    "Retrieval": "retrieval",
+    "RetrievalScores": "retrieval",
     "ScoreHistogram": "histogram",
     "Slices": "slices",
     "Spearman": "correlation",
@@ -143,6 +153,8 @@ _HOMES = {
     "confusion_matrix": "functional.classification",
     "corpus_bleu": "text",
     "corpus_chrf": "text",
+    "coverage_error": "functional.retrieval",
+    "dcg_score": "functional.retrieval",
     "delong_test": "paired",
     "det_curve": "functional.ranking",
     "explained_variance_score": "functional.regression",
@@ -150,6 +162,8 @@ _HOMES = {
     "fbeta_score": "functional.classification",
     "hamming_loss": "functional.classification",
     "jaccard_score": "functional.classification",
+    "label_ranking_average_precision_score": "functional.retrieval",
+    "label_ranking_loss": "functional.retrieval",
     "log_loss": "functional.probability",
     "matthews_corrcoef": "functional.classification",
     "max_error": "functional.regression",
@@ -161,6 +175,7 @@ _HOMES = {
     "mean_squared_log_error": "functional.regression",
     "median_absolute_error": "functional.regression",
     "multilabel_confusion_matrix": "functional.classification",
+    "ndcg_score": "functional.retrieval",
     "paired_bootstrap": "comparison",
     "precision_recall_curve": "functional.ranking",
     "precision_recall_fscore_support": "functional.classification",
@@ -214,6 +229,8 @@ __all__ = [
     "Regression",
     "RegressionErrors",
     "Reliability",
+    "Retrieval",
+    "RetrievalScores",
     "ScoreHistogram",
     "Slices",
     "Spearman",
@@ -236,6 +253,8 @@ __all__ = [
     "confusion_matrix",
     "corpus_bleu",
     "corpus_chrf",
+    "coverage_error",
+    "dcg_score",
     "delong_test",
     "det_curve",
     "explained_variance_score",
@@ -243,6 +262,8 @@ __all__ = [
     "fbeta_score",
     "hamming_loss",
     "jaccard_score",
+    "label_ranking_average_precision_score",
+    "label_ranking_loss",
     "log_loss",
     "matthews_corrcoef",
     "max_error",
@@ -254,6 +275,7 @@ __all__ = [
     "mean_squared_log_error",
     "median_absolute_error",
     "multilabel_confusion_matrix",
+    "ndcg_score",
     "paired_bootstrap",
     "precision_recall_curve",
     "precision_recall_fscore_support",
