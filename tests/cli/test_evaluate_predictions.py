@@ -85,7 +85,7 @@ def test_amounts_are_told_from_classes_and_may_be_said(tmp_path: Path, capsys: C
     assert "mae 1.000 (1.000 to 1.000)" in " ".join(shown.split())
     assert "They are too high on the whole: the mean error is 1.000" in " ".join(shown.split())
     assert "mae by slice" in shown
-    assert "forecasts that are furthest off\n           1  row 0          truth: 0.0; forecast: 1.0\n" in shown
+    assert "forecasts that are furthest off\n           1  row 0         truth: 0.0; forecast: 1.0\n" in shown
     page = (tmp_path / "prices.evaluation.html").read_text()
     assert "Are forecasts right on average?" in page
     stored = Reader(Home.find(tmp_path / "home").store_dir).rows("SELECT metric FROM metrics WHERE slice = 'all'")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from phalanx.evaluation import (
@@ -20,6 +21,7 @@ from phalanx.evaluation import (
     needles_report,
     open_predictions,
     predictions_of,
+    ranking_sentences,
     reading,
 )
 from phalanx.evaluation.calling import AtThreshold, Called
@@ -163,6 +165,28 @@ def test_calling_nothing_is_undefined_precision_and_not_zero(haystack: Predictio
     assert document["called"]["precision"]["value"] is None
     assert document["called"]["recall"]["value"] == 0
     assert {row["value"] for row in report.rows() if row["metric"] == "precision"} == {None}
+
+
+def test_scores_from_0_to_1_are_read_as_chances_too(haystack: Predictions) -> None:
+    labels, scores = columns()
+    assert needles_report(haystack).chances is None, "scores that are none"
+    chances = 1 / (1 + np.exp(2 - scores))
+    predictions = predictions_of(labels, chances)
+    report = needles_report(predictions)
+    assert report.chances is not None
+    assert report.chances.brier == pytest.approx(brier_score_loss(labels, chances))
+    assert report.chances.log_loss == pytest.approx(log_loss(labels, chances))
+    assert report.chances.brier_of_rate == pytest.approx(brier_score_loss(labels, np.full(len(labels), labels.mean())))
+    happened, mean = calibration_curve(labels, chances, n_bins=10)
+    assert [each.happened.value for each in report.chances.bins] == pytest.approx(happened)
+    assert [each.mean for each in report.chances.bins] == pytest.approx(mean)
+    off = sum(abs(each.mean - each.happened.value) * each.examples for each in report.chances.bins) / len(labels)
+    assert report.chances.expected_error == pytest.approx(off)
+    assert needles_report(predictions, ranks=2).to_json() == report.to_json()
+    assert any("their Brier score" in each for each in ranking_sentences(report.to_dict()))
+    certain = needles_report(predictions_of([1, 0, 0], [0.0, 0.0, 1.0]))
+    assert any("2 were what they had no chance to be" in each for each in ranking_sentences(certain.to_dict()))
+    assert json.loads(certain.to_json())["chances"]["log_loss"] is None
 
 
 def test_rows_are_of_the_declared_table(haystack: Predictions) -> None:

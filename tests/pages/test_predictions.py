@@ -16,6 +16,7 @@ from phalanx.evaluation import (
     number_sentences,
     numbers_report,
     open_predictions,
+    predictions_of,
     ranking_sentences,
 )
 from phalanx.pages import write_predictions_page
@@ -79,6 +80,13 @@ def test_what_a_file_holds_is_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
     assert "\u202e" not in text
     assert read(text).seen.count("script") == 1
+
+
+def test_scores_that_could_be_chances_have_a_reliability_curve() -> None:
+    document = needles_report(predictions_of([1, 0, 0, 1] * 9, [0.9, 0.2, 0.4, 0.6] * 9)).to_dict()
+    text = render_predictions(document, [], now_ns=0)
+    assert read(text).seen.count("figure") == 4
+    assert "Are scores probabilities?" in text
 
 
 def test_a_page_of_amounts(tmp_path: Path) -> None:

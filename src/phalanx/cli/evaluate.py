@@ -31,6 +31,7 @@ _STAGES = {
     "ranking": "ranking all scores",
     "judging": "judging each example",
     "measuring": "measuring errors",
+    "calibrating": "comparing scores with what happened",
     "tallying": "counting what was called what",
     "cutting": "cutting into slices",
     "drawing": "drawing the page",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.evaluation.calling import AtThreshold, Called, Example, Label
+from phalanx.evaluation.chances import Chances, ChanceStates
 from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.errors import UnusablePredictions
 from phalanx.evaluation.passes import Passes, Progress
@@ -68,7 +69,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class NeedlesReport:
-    """`precision_there`: at the base rate `base_rate`. `recall_at`: by false-positive rate. Curves: (x, y) points."""
+    """`precision_there`: at the base rate `base_rate`. `recall_at`: by false-positive rate. Curves: (x, y) points.
+    `chances`: of scores that all lie from 0 to 1."""
 
     source: tuple[str, ...]
     positive: Label | None
@@ -87,6 +89,7 @@ class NeedlesReport:
     precision_recall_curve: tuple[tuple[float, float], ...]
     roc_curve: tuple[tuple[float, float], ...]
     histogram: tuple[tuple[float, float, int, int], ...]
+    chances: Chances | None
     worst: tuple[Example, ...]
 
     @property
@@ -125,6 +128,8 @@ class NeedlesReport:
             "average_precision": self.average_precision,
             "precision_at_base_rate": self.precision_there,
         }
+        if self.chances is not None:
+            numbers |= {name: getattr(self.chances, name) for name in ("brier", "log_loss", "expected_error")}
         for rate, found in self.recall_at.items():
             numbers[f"recall_at_fpr_{rate:g}"] = found
         for each in (self.called, *self.slices):
@@ -167,6 +172,9 @@ def needles_report(
         judged = AtThreshold(threshold, min(ends) - reach, max(ends) + reach, positive)
         roles = ("label", "score", *(("slice",) if predictions.has("slice") else ()))
         state = passes.run("judging", judged, roles, shown=True)
+        chances = None
+        if state.extremes[0] >= 0 and state.extremes[1] <= 1:
+            chances = passes.run("calibrating", ChanceStates(positive), ("label", "score")).compute()
     if wish.threshold is not None and not state.extremes[0] <= wish.threshold <= state.extremes[1]:
         raise UnusablePredictions(
             f"the threshold {wish.threshold:g} lies outside the scores, which are {state.extremes[0]:g} to "
@@ -202,6 +210,7 @@ def needles_report(
         ),
         roc_curve=_thinned(*curve.roc()),
         histogram=state.histogram(),
+        chances=chances,
         worst=worst,
     )
 

@@ -87,7 +87,21 @@ def ranking_sentences(document: Mapping[str, Any]) -> list[str]:
         f"At a false-positive rate of {each['false_positive_rate']:g} recall is {share(each)}."
         for each in document["recall_at"]
     ]
-    return [by_precision, by_roc, *rates]
+    return [by_precision, by_roc, *rates, *_as_chances(document["chances"])]
+
+
+def _as_chances(chances: Number | None) -> list[str]:
+    if chances is None:
+        return []
+    side = "better" if chances["brier"] < chances["brier_of_rate"] else "no better"
+    errors = (
+        f"Read as probabilities, the scores are {decimal(chances['expected_error'])} off on average (expected "
+        f"calibration error); their Brier score, {decimal(chances['brier'])}, is {side} than that of giving every "
+        f"example the share of needles, {decimal(chances['brier_of_rate'])}."
+    )
+    if chances["impossible"]:
+        return [errors, f"{amount(chances['impossible'])} were what they had no chance to be: log loss is infinite."]
+    return [errors, f"Log loss is {decimal(chances['log_loss'])} nats."]
 
 
 def number_sentences(document: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,11 @@ from phalanx.pages.chart import Chart, Line, Mark, chart
 from phalanx.pages.frame import render_page
 from phalanx.pages.verdict import Tile
 
+RELIABILITY = (
+    "Scores from 0 to 1 may be read as probabilities. Then, of examples with a score of 0.3, 30 of 100 should be "
+    "needles: below the faint line there are fewer."
+)
+
 Document = Mapping[str, Any]
 Said = Callable[[Mapping[str, Any]], str]
 """A number with its interval, in words."""
@@ -160,6 +165,7 @@ def _pictures_of_needles(document: Document) -> list[Pictures]:
     return [
         Pictures("At every threshold", first, _there(*_curves(document))),
         Pictures("Scores", "", _there(_histogram(document))),
+        Pictures("Are scores probabilities?", RELIABILITY, _there(_reliability(document))),
     ]
 
 
@@ -216,6 +222,26 @@ def _histogram(document: Document) -> Chart | None:
     marks = [Mark(threshold, "threshold")] if threshold is not None else []
     lines = [Line("straws", steps(0), 8), Line("needles", steps(1), 5)]
     return chart("How scores lie", "examples, as powers of ten", lines, x_name="score", from_zero=True, marks=marks)
+
+
+def _reliability(document: Document) -> Chart | None:
+    """The share of needles by score, with Wilson's intervals; of scores that could be probabilities."""
+    if document["chances"] is None:
+        return None
+    bins = document["chances"]["bins"]
+
+    def points(end: str) -> tuple[tuple[float, float], ...]:
+        return tuple((each["mean"], each["happened"][end]) for each in bins)
+
+    lines = [
+        Line("needles", points("value"), 1, dots=True),
+        Line("95 % interval, from", points("low"), 6, faint=True),
+        Line("95 % interval, to", points("high"), 6, faint=True),
+        Line("as the scores say", ((0.0, 0.0), (1.0, 1.0)), 8, faint=True),
+    ]
+    return chart(
+        "Share of needles", "by score (reliability)", lines, x_name="score", x_range=(0.0, 1.0), from_zero=True
+    )
 
 
 def _points(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
