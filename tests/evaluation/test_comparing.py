@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_rel
 
 from phalanx.evaluation import (
     Columns,
@@ -49,6 +49,31 @@ def test_files_are_judged_as_their_arrays_are(tmp_path: Path, monkeypatch: pytes
     document = judged.to_dict()
     assert document["comparisons"][0]["better"] == "a"
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_forecasts_are_judged_by_paired_differences_of_their_errors(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    truth = draw.gamma(2, 50, 400)
+    good, poor = truth + draw.normal(0, 10, 400), truth + draw.normal(0, 13, 400)
+    files = [
+        write_csv(tmp_path / name, np.column_stack([truth, called]).tolist(), ["label", "prediction"])
+        for name, called in (("good.csv", good), ("poor.csv", poor))
+    ]
+    a, b = (open_predictions([file], Columns()) for file in files)
+    (judged,) = compare_predictions(a, b).comparisons
+    off_good, off_poor = np.abs(good - truth), np.abs(poor - truth)
+    assert (judged.a, judged.b) == pytest.approx((off_good.mean(), off_poor.mean()))
+    assert judged.p_value == pytest.approx(ttest_rel(off_good, off_poor).pvalue, rel=0.1)
+    expected = ttest_rel(off_good, off_poor).confidence_interval()
+    assert (judged.low, judged.high) == pytest.approx((expected.low, expected.high), rel=0.02)
+    assert judged.better == "a"
+    assert compare_predictions(a, a).comparisons[0].p_value == 1, "nothing differs"
+    other = write_csv(tmp_path / "other.csv", [[truth[0], 1]], ["label", "prediction"])
+    with pytest.raises(UnusablePredictions, match="has more than the 1 rows"):
+        compare_predictions(a, open_predictions([other], Columns()))
+    whole = [[i, i + 1] for i in range(9)]
+    ages = open_predictions([write_csv(tmp_path / "ages.csv", whole, ["label", "prediction"])], Columns())
+    assert compare_predictions(ages, ages, amounts=True).comparisons[0].metric == "mean absolute error"
 
 
 def test_too_many_examples_to_draw_anew_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,20 @@ def test_scores_from_0_to_1_are_read_as_chances_too(haystack: Predictions) -> No
     assert json.loads(certain.to_json())["chances"]["log_loss"] is None
 
 
+def test_curves_of_many_needles_are_thinned_where_they_hardly_change() -> None:
+    draw = np.random.default_rng(2)
+    labels = draw.random(60_000) < 0.2
+    scores = draw.normal(size=60_000) + 2 * labels
+    report = needles_report(predictions_of(labels, scores), Wish(recall=0.5))
+    false, true = map(np.array, zip(*report.roc_curve, strict=True))
+    assert len(report.precision_recall_curve) <= 402
+    assert len(false) <= 802
+    assert np.trapezoid(true, false) == pytest.approx(report.roc_auc.value, abs=1e-3)
+    in_tens = np.log10(np.maximum(false, 0.5 / (~labels).sum()))
+    assert np.abs(np.diff(in_tens)).max() < 0.31, "the least rates are apart by a factor of two at most"
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+
+
 def test_rows_are_of_the_declared_table(haystack: Predictions) -> None:
     from phalanx.events import TABLES
 

@@ -65,7 +65,7 @@ def test_a_page_of_needles_shows_precision_before_roc(tmp_path: Path) -> None:
     )
     text = out.read_text()
     tags = read(text)
-    assert tags.seen.count("figure") == 3
+    assert tags.seen.count("figure") == 4
     assert text.index("<b>Precision</b>") < text.index("<b>Recall</b>")
     for words in ("called a needle", "is a straw", "HEAVY DOLLAR SIGN", "plane 14", "undefined (0/0)", "Alerts a day"):
         assert words in text
@@ -85,7 +85,7 @@ def test_what_a_file_holds_is_text(tmp_path: Path) -> None:
 def test_scores_that_could_be_chances_have_a_reliability_curve() -> None:
     document = needles_report(predictions_of([1, 0, 0, 1] * 9, [0.9, 0.2, 0.4, 0.6] * 9)).to_dict()
     text = render_predictions(document, [], now_ns=0)
-    assert read(text).seen.count("figure") == 4
+    assert read(text).seen.count("figure") == 5
     assert "Are scores probabilities?" in text
 
 

@@ -21,6 +21,7 @@ from phalanx.foundation import UsageError
 @click.option("--prediction", metavar="COLUMN", help="What each was called.  [default: prediction, y_pred, ...]")
 @click.option("--id", "id_", metavar="COLUMN", help="A name of each example, which must be the same in both.")
 @click.option("--positive", metavar="LABEL", help="Which label is the needle.  [default: 1 or true]")
+@click.option("--numbers", is_flag=True, help="Labels are amounts, not classes, even if all are whole.")
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
 @json_option
 def command(
@@ -31,6 +32,7 @@ def command(
     prediction: str | None,
     id_: str | None,
     positive: str | None,
+    numbers: bool,
     level: float,
     as_json: bool,
 ) -> None:
@@ -38,7 +40,7 @@ def command(
 
     A and B are predictions of the same examples in the same order (CSV, TSV, Parquet or JSONL), which are
     judged by the difference on each: ROC areas by DeLong's test, accuracies by McNemar's, average precision
-    by the bootstrap. Or two runs, by their evaluations.
+    by the bootstrap, absolute errors of amounts by paired differences. Or two runs, by their evaluations.
 
     \b
     Examples:
@@ -57,7 +59,9 @@ def command(
         one, other = open_predictions([a], columns), open_predictions([b], columns)
         needle = one.like_label(positive) if positive is not None else None
         with Progress(quiet=as_json) as progress:
-            judgement = compare_predictions(one, other, positive=needle, level=level, progress=progress)
+            judgement = compare_predictions(
+                one, other, positive=needle, amounts=numbers, level=level, progress=progress
+            )
     else:
         judgement = compare_evaluations(a, b, level)
     if as_json:

@@ -1,8 +1,9 @@
 """Is A better than B, or was it chance? Two files of predictions of the same examples, or two evaluated checkpoints.
 
 Of the same examples the difference is judged, not two intervals: DeLong's test of the ROC areas, McNemar's of the
-accuracies, the paired bootstrap of average precision. Two checkpoints were scored each on its own; their standard
-errors are put together as if the texts were different, which is cautious when they are the same.
+accuracies, the paired bootstrap of average precision, paired differences of absolute errors. Two checkpoints were
+scored each on its own; their standard errors are put together as if the texts were different, which is cautious when
+they are the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,8 +25,9 @@ from phalanx.evaluation.documents import without_nan
 from phalanx.evaluation.errors import UnusablePredictions
 from phalanx.evaluation.passes import Progress
 from phalanx.evaluation.predictions import Batch, Predictions
-from phalanx.metrics import average_precision_score
+from phalanx.metrics import ExactSums, average_precision_score, products
 from phalanx.metrics.comparison import Comparison, PairedAccuracy, paired_bootstrap
+from phalanx.metrics.intervals import normal_quantile
 from phalanx.metrics.paired import PairedNeedles
 
 DOCUMENT = "evaluation.json"
@@ -61,13 +64,15 @@ def compare_predictions(
     b: Predictions,
     *,
     positive: Label | None = None,
+    amounts: bool = False,
     level: float = 0.95,
     progress: Progress = lambda stage, share: None,
 ) -> Judgement:
-    """Of the same examples in the same order. Raises UnusablePredictions when they are not, BadInput."""
+    """Of the same examples in the same order. `amounts`: labels are numbers that predictions are to be near to, even
+    if all are whole. Raises UnusablePredictions when they are not the same examples, BadInput."""
     found: list[Comparison] = []
     left_out: list[str] = []
-    if a.has("score") and b.has("score"):
+    if a.has("score") and b.has("score") and not amounts:
         needles = PairedNeedles(positive)
         for labels, one, other in _pairs(a, b, "score", "finding", progress):
             needles.update(labels, one, other)
@@ -75,12 +80,14 @@ def compare_predictions(
         for labels, one, other in _pairs(a, b, "score", "ranking", progress):
             gaps.update(labels, one, other)
         found.append(gaps.compute())
-        bootstrapped = _average_precision(a, b, positive, level, progress)
+        bootstrapped = _average_precision(a, b, found[0].n, positive, level, progress)
         if isinstance(bootstrapped, str):
             left_out.append(bootstrapped)
         else:
             found.append(bootstrapped)
-    if a.has("prediction") and b.has("prediction"):
+    if a.has("prediction") and b.has("prediction") and (amounts or a.are_amounts()):
+        found.append(_absolute_errors(a, b, level, progress))
+    elif a.has("prediction") and b.has("prediction"):
         accuracy = PairedAccuracy(level=level)
         for labels, one, other in _pairs(a, b, "prediction", "tallying", progress):
             accuracy.update(labels, one, other)
@@ -94,14 +101,14 @@ def compare_predictions(
 
 
 def _average_precision(
-    a: Predictions, b: Predictions, positive: Label | None, level: float, progress: Progress
+    a: Predictions, b: Predictions, count: int, positive: Label | None, level: float, progress: Progress
 ) -> Comparison | str:
     """By drawing the examples anew; of too many, why not."""
+    draws = min(DRAWS, DRAWN_EXAMPLES // count)
+    if draws < FEWEST_DRAWS:
+        return f"average precision: {count:,} examples are too many to draw anew {FEWEST_DRAWS} times"
     parts = list(_pairs(a, b, "score", "drawing", progress))
     labels, one, other = (np.concatenate([part[index] for part in parts]) for index in range(3))
-    draws = min(DRAWS, DRAWN_EXAMPLES // len(labels))
-    if draws < FEWEST_DRAWS:
-        return f"average precision: {len(labels):,} examples are too many to draw anew {FEWEST_DRAWS} times"
     is_needle = labels == positive if positive is not None else labels.astype(np.int64) == 1
     return paired_bootstrap(
         average_precision_score,
@@ -112,6 +119,69 @@ def _average_precision(
         repeats=draws,
         level=level,
         strata=is_needle,
+    )
+
+
+def _absolute_errors(a: Predictions, b: Predictions, level: float, progress: Progress) -> Comparison:
+    """By the mean of the differences, which is normal where there are some dozens."""
+    count = 0
+    errors_a, errors_b, differences, squares = ExactSums(), ExactSums(), ExactSums(), ExactSums()
+    for labels, one, other in _pairs(a, b, "prediction", "measuring", progress):
+        truth = products.numbers("label", labels)
+        off_a, off_b = (np.abs(products.numbers("prediction", each) - truth) for each in (one, other))
+        count += len(truth)
+        products.add_product(errors_a, None, off_a)
+        products.add_product(errors_b, None, off_b)
+        products.add_product(differences, None, off_a - off_b)
+        products.add_product(squares, None, off_a - off_b, off_a - off_b)
+    if not count:
+        raise UnusablePredictions("there are no examples to compare on", where=str(a.files[0]))
+    (spread,) = products.spreads(squares, differences, differences, Fraction(count))
+    error = math.sqrt(spread / (count - 1) / count) if count > 1 else math.nan
+    difference = float(errors_a.fractions()[0] - errors_b.fractions()[0]) / count
+    return _by_errors(
+        "mean absolute error",
+        "paired differences",
+        float(errors_a) / count,
+        float(errors_b) / count,
+        difference,
+        error,
+        count,
+        level,
+        higher_is_better=False,
+    )
+
+
+def _by_errors(
+    metric: str,
+    method: str,
+    a: float,
+    b: float,
+    difference: float,
+    error: float,
+    n: int,
+    level: float,
+    *,
+    higher_is_better: bool,
+) -> Comparison:
+    """Of a difference that is normal, with this standard error."""
+    reach = normal_quantile(level) * error
+    if error == 0:
+        chance = 1.0 if difference == 0 else 0.0
+    else:
+        chance = 2 * NormalDist().cdf(-abs(difference) / error) if error > 0 else math.nan
+    return Comparison(
+        metric=metric,
+        method=method,
+        a=a,
+        b=b,
+        difference=difference,
+        low=difference - reach,
+        high=difference + reach,
+        p_value=chance,
+        n=n,
+        level=level,
+        higher_is_better=higher_is_better,
     )
 
 
@@ -189,20 +259,15 @@ def compare_evaluations(a: Path, b: Path, level: float = 0.95) -> Judgement:
             )
     errors = [document["model"]["standard_error"] for document in (one, other)]
     error = math.hypot(*errors) if None not in errors else math.nan
-    difference = one["model"]["value"] - other["model"]["value"]
-    reach = NormalDist().inv_cdf((1 + level) / 2) * error
-    chance = 2 * NormalDist().cdf(-abs(difference) / error) if error > 0 else math.nan
-    judged = Comparison(
-        metric=one["metric"],
-        method="standard errors of both, as of different texts",
-        a=one["model"]["value"],
-        b=other["model"]["value"],
-        difference=difference,
-        low=difference - reach,
-        high=difference + reach,
-        p_value=chance,
-        n=int(one["split"].get("bytes") or one["split"].get("tokens") or 0),
-        level=level,
+    judged = _by_errors(
+        one["metric"],
+        "standard errors of both, as of different texts",
+        one["model"]["value"],
+        other["model"]["value"],
+        one["model"]["value"] - other["model"]["value"],
+        error,
+        int(one["split"].get("bytes") or one["split"].get("tokens") or 0),
+        level,
         higher_is_better=one["metric"] not in LESS_IS_BETTER,
     )
     left_out = (
@@ -226,7 +291,8 @@ def _document(path: Path) -> dict[str, Any]:
         raise UnusablePredictions(
             "there is no evaluation",
             where=str(file),
-            remedy=f"`phalanx run` makes one; name a run directory or its {DOCUMENT}",
+            remedy=f"`phalanx run` makes one; name a run directory, its {DOCUMENT}, or a file with "
+            "what `phalanx evaluate RUN --json` prints",
         ) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UnusablePredictions(

@@ -22,7 +22,7 @@ from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.errors import UnusablePredictions
 from phalanx.evaluation.passes import Passes, Progress
 from phalanx.evaluation.predictions import Predictions
-from phalanx.evaluation.words import AS_GIVEN
+from phalanx.evaluation.words import AS_GIVEN, amount
 from phalanx.metrics import Curve, Needles
 from phalanx.metrics.intervals import ConfidenceInterval, bootstrap_ranking, roc_auc_interval, wilson
 
@@ -208,7 +208,7 @@ def needles_report(
             curve.true_positives / curve.positives,
             curve.true_positives / (curve.true_positives + curve.false_positives),
         ),
-        roc_curve=_thinned(*curve.roc()),
+        roc_curve=_thinned(*curve.roc(), closest=0.5 / curve.negatives),
         histogram=state.histogram(),
         chances=chances,
         worst=worst,
@@ -227,7 +227,7 @@ def choose(curve: Curve, wish: Wish, base_rate: float) -> tuple[float, str]:
     if wish.alerts_per_day is not None and wish.volume is not None:
         alerts = (base_rate * recall + (1 - base_rate) * false_rate) * wish.volume
         affordable = np.flatnonzero(alerts <= wish.alerts_per_day)
-        words = f"the lowest with at most {wish.alerts_per_day:,.6g} alerts a day, of {wish.volume:,.6g} examples"
+        words = f"the lowest with at most {amount(wish.alerts_per_day)} alerts a day, of {amount(wish.volume)} examples"
         return (float(curve.scores[affordable[-1]]) if len(affordable) else math.inf), words
     if wish.costs is not None:
         miss, alarm = wish.costs
@@ -282,11 +282,18 @@ def _recall_at(curve: Curve, rate: float) -> ConfidenceInterval:
     return wilson(round(found * curve.positives), curve.positives)
 
 
-def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Some of the points, evenly along the curve's length, its ends among them."""
+def _thinned(
+    x: NDArray[np.float64], y: NDArray[np.float64], closest: float | None = None
+) -> tuple[tuple[float, float], ...]:
+    """Some of the points, evenly along the curve's length, its ends among them. `closest`: x is looked at in powers of
+    ten as well, from there up."""
     if len(x) > POINTS:
-        along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(0, len(x) - 1))
-        kept = np.unique(np.concatenate([[0], kept, [len(x) - 1]]))
+        ways = [x] if closest is None else [x, np.log10(np.maximum(x, closest)) / -math.log10(closest)]
+        kept = np.unique(np.concatenate([[0, len(x) - 1], *(_evenly(way, y) for way in ways)]))
         x, y = x[kept], y[kept]
     return tuple(zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _evenly(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    return np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(0, len(x) - 1)

@@ -84,7 +84,7 @@ def ranking_sentences(document: Mapping[str, Any]) -> list[str]:
         "change with how rare needles are, so it looks good where most alerts are false: look at precision first."
     )
     rates = [
-        f"At a false-positive rate of {each['false_positive_rate']:g} recall is {share(each)}."
+        f"Where one straw in {one_in(each['false_positive_rate'])} is called a needle, recall is {share(each)}."
         for each in document["recall_at"]
     ]
     return [by_precision, by_roc, *rates, *_as_chances(document["chances"])]

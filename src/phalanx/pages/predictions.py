@@ -188,12 +188,19 @@ def _there(*charts: Chart | None) -> tuple[Chart, ...]:
 def _curves(document: Document) -> list[Chart | None]:
     chance = document["rate_here"]
     by_precision = [
-        Line("this detector", _points(document["precision_recall_curve"]), 1),
+        Line("this detector", _steps(document["precision_recall_curve"]), 1),
         Line("at random", ((0.0, chance), (1.0, chance)), 8, faint=True),
     ]
     by_roc = [
         Line("this detector", _points(document["roc_curve"]), 1),
         Line("at random", ((0.0, 0.0), (1.0, 1.0)), 8, faint=True),
+    ]
+    straws = document["called"]["false_positives"] + document["called"]["true_negatives"]
+    least = math.log10(0.5 / straws)  # of no straw at all, which has no logarithm
+    in_tens = tuple((max(math.log10(x), least) if x else least, y) for x, y in _points(document["roc_curve"]))
+    by_tens = [
+        Line("this detector", in_tens, 1),
+        Line("at random", tuple((x / 10, 10 ** (x / 10)) for x in range(math.floor(10 * least), 1)), 8, faint=True),
     ]
     return [
         chart("Precision", "by recall", by_precision, x_name="recall", x_range=(0.0, 1.0), from_zero=True, tall=True),
@@ -203,6 +210,14 @@ def _curves(document: Document) -> list[Chart | None]:
             by_roc,
             x_name="false-positive rate",
             x_range=(0.0, 1.0),
+            from_zero=True,
+        ),
+        chart(
+            "Recall",
+            "by false-positive rate in powers of ten: where straws are many, all that matters is on the left",
+            by_tens,
+            x_name="false-positive rate: -3 is one straw in 1,000",
+            x_range=(least, 0.0),
             from_zero=True,
         ),
     ]
@@ -242,6 +257,12 @@ def _reliability(document: Document) -> Chart | None:
     return chart(
         "Share of needles", "by score (reliability)", lines, x_name="score", x_range=(0.0, 1.0), from_zero=True
     )
+
+
+def _steps(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """Precision as it is at the next threshold, not on a line between two: the area below is average precision."""
+    before = [0.0, *(x for x, _ in pairs)]
+    return tuple(point for at, (x, y) in enumerate(pairs) for point in ((before[at], y), (x, y)))
 
 
 def _points(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
