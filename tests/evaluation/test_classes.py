@@ -71,6 +71,19 @@ def test_it_says_what_was_mistaken_for_what(file: Path) -> None:
     assert len(mistaken) == len(set(pairs))
 
 
+def test_the_worst_are_called_wrongly_with_most_conviction(file: Path) -> None:
+    wrong = [(i, row) for i, row in enumerate(rows()) if row[0] != row[1]]
+    report = classes_report(open_predictions([file], Columns(shown=("language",))))
+    assert [row for _, _, row, _ in report.worst] == [i for i, _ in wrong[:10]]
+    assert report.worst[0][3] == {"truth": wrong[0][1][0], "called": wrong[0][1][1], "language": wrong[0][1][2]}
+    assert report.to_dict()["worst"][0]["score"] is None
+    predictions = open_predictions([file], Columns(score="w"))
+    sure = [(i, row) for i, row in wrong if row[3] == 2.5]
+    scored = classes_report(predictions)
+    assert [(size, row) for size, _, row, _ in scored.worst] == [(2.5, i) for i, _ in sure[:10]]
+    assert classes_report(predictions, ranks=2).to_json() == scored.to_json()
+
+
 def test_mixed_labels_are_refused(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv", [["a", 1], ["b", 2]], ["label", "prediction"])
     with pytest.raises(ValueError, match=r"different kinds of labels|one is words"):

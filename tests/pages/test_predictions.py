@@ -108,4 +108,5 @@ def test_a_page_of_classes(tmp_path: Path, classes: int) -> None:
     read(text)
     assert ("called c0" in text) == (classes == 3), "a matrix of 1,600 cells is for programs"
     assert "Balanced accuracy" in text
+    assert ("What was called wrongly: the first examples." in text) == (classes == 40), "of 3 all are right"
     assert f"c{classes - 1}" in text

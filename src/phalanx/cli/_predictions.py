@@ -242,20 +242,23 @@ def _slice_lines(document: dict[str, Any]) -> list[str]:
 
 def _worst_lines(document: dict[str, Any]) -> list[str]:
     lines: list[str] = []
-    if document["kind"] == "numbers":
-        lines += ["", "  forecasts that are furthest off"]
-        for each in document["worst"][:WORST]:
-            shown = "; ".join(f"{name}: {value}" for name, value in each["shown"].items())
-            lines.append(f"  {each['off_by']:>10.4g}  row {each['row']:<9,} {one_line(shown)}")
-        return lines
-    for is_needle, title in (
-        (False, "straws with the highest scores"),
-        (True, "missed needles with the lowest scores"),
-    ):
-        found = [each for each in document["worst"] if each["is_needle"] == is_needle][: WORST // 2]
+    for title, found in _worst_groups(document):
         if found:
             lines += ["", f"  {title}"]
         for each in found:
+            size = each["off_by"] if document["kind"] == "numbers" else each["score"]
             shown = "; ".join(f"{name}: {value}" for name, value in each["shown"].items())
-            lines.append(f"  {each['score']:>10.4g}  row {each['row']:<9,} {one_line(shown)}")
+            lines.append(f"  {'' if size is None else f'{size:.4g}':>10}  row {each['row']:<9,} {one_line(shown)}")
     return lines
+
+
+def _worst_groups(document: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    worst = document["worst"]
+    if document["kind"] == "numbers":
+        return [("forecasts that are furthest off", worst[:WORST])]
+    if document["kind"] == "classes":
+        return [("called wrongly", worst[:WORST])]
+    return [
+        ("straws with the highest scores", [each for each in worst if not each["is_needle"]][: WORST // 2]),
+        ("missed needles with the lowest scores", [each for each in worst if each["is_needle"]][: WORST // 2]),
+    ]

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.passes import Passes, Progress
-from phalanx.evaluation.predictions import Predictions
+from phalanx.evaluation.predictions import Batch, Predictions
 from phalanx.evaluation.words import amount, decimal, share
-from phalanx.metrics import Confusion, ConfusionMatrix, Slices
+from phalanx.evaluation.worst import Found, Worst
+from phalanx.metrics import Confusion, ConfusionMatrix, Slices, State, arrays
 from phalanx.metrics.intervals import ConfidenceInterval, wilson
 
-WORST_PAIRS = 10
+WORST = WORST_PAIRS = 10
 
 
 @dataclass(frozen=True)
 class ClassesReport:
-    """`weighted`: by the column of weights, so that shares have no interval."""
+    """`weighted`: by the column of weights, so that shares have no interval. `worst`: of what was called wrongly, with
+    the highest scores if it is `scored`, else the first."""
 
     source: tuple[str, ...]
     confusion: Confusion
     slices: dict[str, Confusion]
     weighted: bool
+    worst: tuple[Found, ...] = ()
+    scored: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe: what is undefined is null."""
@@ -63,7 +70,10 @@ class ClassesReport:
                 {"name": name, "examples": cut.total, "accuracy": self._accuracy(cut).__dict__}
                 for name, cut in self.slices.items()
             ],
-            "worst": [],
+            "worst": [
+                {"score": size if self.scored else None, "file": file, "row": row, "shown": shown}
+                for size, file, row, shown in self.worst
+            ],
         }
         plain: dict[str, Any] = without_nan(document)
         return plain
@@ -125,6 +135,38 @@ class ClassesReport:
         return [group for group in (whole, each, mistaken) if group]
 
 
+class Mistaken(State):
+    """Examples that were called wrongly; those with the highest scores, if there are any, are the worst."""
+
+    def __init__(self) -> None:
+        self._worst = Worst(WORST)
+
+    def update(self, batch: Batch) -> Self:
+        """Roles label, prediction, and score if there is one."""
+        truth, called = batch["label"], batch["prediction"]
+        sure = arrays.scores("score", batch["score"]) if "score" in batch else np.zeros(len(truth))
+        self._worst.add(batch, sure.astype(np.float64), truth != called, truth=truth, called=called)
+        return self
+
+    def compute(self) -> tuple[Found, ...]:
+        return tuple(self._worst.found())
+
+    def definition(self) -> dict[str, Any]:
+        return {}
+
+    def parts(self) -> dict[str, NDArray[Any]]:
+        return {"worst": self._worst.part()}
+
+    @classmethod
+    def of_parts(cls, definition: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Self:
+        made = cls(**definition)
+        made._worst = Worst.of_part(parts, "worst", WORST)
+        return made
+
+    def _add(self, other: Self) -> None:
+        self._worst.merge(other._worst)
+
+
 def classes_report(
     predictions: Predictions, *, ranks: int = 1, progress: Progress = lambda stage, share: None
 ) -> ClassesReport:
@@ -133,11 +175,14 @@ def classes_report(
     roles = ["label", "prediction", *(["weight"] if weighted else [])]
     with Passes(predictions, ranks, progress) as passes:
         confusion = passes.run("tallying", ConfusionMatrix(weighted=weighted), roles).compute()
+        scored = predictions.has("score")
+        shown = ["label", "prediction", *(["score"] if scored else [])]
+        worst = passes.run("judging", Mistaken(), shown, shown=True).compute()
         slices: dict[str, Confusion] = {}
         if predictions.has("slice"):
             by_slice = passes.run("cutting", Slices(ConfusionMatrix(weighted=weighted)), ["slice", *roles])
             slices = {str(name): found for name, found in by_slice.compute().items()}
-    return ClassesReport(tuple(map(str, predictions.files)), confusion, slices, weighted)
+    return ClassesReport(tuple(map(str, predictions.files)), confusion, slices, weighted, worst, scored)
 
 
 def _null(value: float) -> float | None:

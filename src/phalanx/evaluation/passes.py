@@ -70,7 +70,7 @@ class Passes:
 
 
 def _rank(empty: bytes, predictions: Predictions, roles: list[str], shown: bool) -> bytes:
-    from phalanx.evaluation import calling, chances, numbers  # noqa: F401 - their states must be known here
+    from phalanx.evaluation import calling, chances, classes, numbers  # noqa: F401 - their states must be known here
 
     state = State.from_bytes(empty)
     _feed(state, predictions, roles, shown, "", lambda stage, share: None)

@@ -41,6 +41,15 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Worst:
+    """A table of examples; `cells`: of one of them, below `heads`."""
+
+    intro: str
+    heads: tuple[str, ...]
+    cells: Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Charts under one title; `intro`: how to read them."""
 
@@ -71,6 +80,7 @@ def render_predictions(document: Document, sentences: Sequence[Sequence[str]], n
         matrix=_needles_matrix(document) if needles else _matrix(document),
         pictures=[each for each in _PICTURES[document["kind"]](document) if each.charts],
         slices=_slices(document),
+        worst=_worst(document) if document["worst"] else None,
         version=phalanx.__version__,
         written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
     )
@@ -297,6 +307,22 @@ def _interval_bar(name: str, found: Mapping[str, Any], most: float = 1.0, said: 
         Piece("interval", wide * middle, wide * (high - middle), 7, f"to {decimal(high)}"),
     )
     return Bar(name, pieces, said(found))
+
+
+def _worst(document: Document) -> Worst:
+    if document["kind"] == "needles":
+        return Worst(
+            "Straws with the highest scores, then missed needles with the lowest.",
+            ("it is", "score"),
+            lambda each: ("a needle" if each["is_needle"] else "a straw", quantities.number(each["score"])),
+        )
+    if document["kind"] == "numbers":
+        intro = "Forecasts that are furthest off."
+        return Worst(intro, ("off by",), lambda each: (quantities.number(each["off_by"]),))
+    if document["worst"][0]["score"] is None:
+        return Worst("What was called wrongly: the first examples.", (), lambda each: ())
+    intro = "What was called wrongly with the highest scores."
+    return Worst(intro, ("score",), lambda each: (quantities.number(each["score"]),))
 
 
 _PICTURES: Mapping[str, Callable[[Document], list[Pictures]]] = {
