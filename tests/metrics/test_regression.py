@@ -11,7 +11,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phalanx.metrics import BadInput, DifferentDefinition, MedianAbsoluteError, Regression
+from phalanx.metrics import BadInput, DifferentDefinition, MedianAbsoluteError, Regression, r2_score
 from phalanx.metrics.state import State
 
 NAMES = {
@@ -110,6 +110,13 @@ def test_a_share_of_next_to_nothing_is_infinite_without_a_warning() -> None:
         warnings.simplefilter("error")
         found = Regression().update([1e-320, 1.0], [1.0, 1.0]).compute()
     assert found.mean_absolute_percentage_error == math.inf
+
+
+def test_what_explains_less_than_a_double_holds_is_infinitely_bad() -> None:
+    truth, called = [0.0, 1e-140], [1e100, 1e100]
+    assert Regression().update(truth, called).compute().r2 == -math.inf
+    assert r2_score(truth, called) == -math.inf
+    assert -1e282 < Regression().update([0.0, 1e-140], [1.0, 1.0]).compute().r2 < -1e280
 
 
 @pytest.mark.parametrize("weights", [[0.1] * 10, [0.1] * 5 + [0.5], [1, 1, 2], [3, 1, 1, 1], [0, 1, 0, 1, 0], [2.0]])

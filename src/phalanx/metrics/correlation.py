@@ -41,9 +41,9 @@ class Pearson(State):
                 f"{'without' if heavy is not None else 'with'} them",
                 remedy="make it with weighted=True, and give them with every batch, or give none",
             )
-        self.count += len(one)
         if heavy is not None:
             self._weight.add(products.bounded("weights", heavy))
+        self.count += len(one)
         for start in range(0, len(one), products.CHUNK):
             part = slice(start, start + products.CHUNK)
             weight = None if heavy is None else heavy[part]

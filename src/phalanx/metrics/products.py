@@ -80,6 +80,14 @@ def root(square: Fraction) -> Fraction:
     return Fraction(math.isqrt(scaled), 1 << spare)
 
 
+def rounded(exact: Fraction) -> float:
+    """To the nearest double; infinite beyond the largest."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
 def _product(one: Floats, other: Floats) -> tuple[Floats, Floats]:
     """The rounded product, and what it lacks."""
     rounded = one * other

@@ -241,7 +241,7 @@ def _checked(outputs: int | None) -> int | None:
 
 
 def _explained(lost: Fraction, there: Fraction) -> float:
-    return float(1 - lost / there) if there else math.nan
+    return products.rounded(1 - lost / there) if there else math.nan
 
 
 def _median(sizes: Floats, weights: Floats | None) -> float:

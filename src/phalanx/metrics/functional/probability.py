@@ -103,10 +103,10 @@ def calibration_curve(
     width, or hold equally many (`quantile`)."""
     truth, chances = arrays.column("y_true", y_true), arrays.column("y_prob", y_prob)
     consistent(y_true=truth, y_prob=chances)
-    positive = positive_label(truth, pos_label)
     chances = finite("y_prob", arrays.floats("y_prob", chances)).astype(np.float64)
     if not len(chances):
         raise BadInput("Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required.")
+    positive = positive_label(truth, pos_label)
     if chances.min() < 0 or chances.max() > 1:
         raise BadInput("y_prob has values outside [0, 1].")
     labels = np.unique(truth)

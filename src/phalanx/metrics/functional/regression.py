@@ -245,7 +245,7 @@ def _share_explained(lost: list[Fraction], there: list[Fraction], multioutput: A
     each = []
     for part, whole in zip(lost, there, strict=True):
         if whole:
-            each.append(float(1 - part / whole))
+            each.append(products.rounded(1 - part / whole))
         elif force_finite:
             each.append(0.0 if part else 1.0)
         else:
