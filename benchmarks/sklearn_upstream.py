@@ -32,6 +32,7 @@ FILES = (
     "sklearn/metrics/tests/test_ranking.py",
     "sklearn/metrics/tests/test_regression.py",
     "sklearn/metrics/tests/test_common.py",
+    "sklearn/metrics/tests/test_score_objects.py",
     "sklearn/tests/test_calibration.py",
 )
 LIMIT_S = 1800.0

@@ -47,28 +47,43 @@ def shared() -> dict[str, tuple[ModuleType, Callable[..., Any]]]:
     return found
 
 
+def _itself(ours: Callable[..., Any]) -> Callable[..., Any]:
+    return ours
+
+
+class Counted:
+    """One of ours under its own name, which tells `seen` of each call; shown or pickled it is the one it calls."""
+
+    def __init__(self, ours: Callable[..., Any], seen: Callable[[str], None]) -> None:
+        functools.update_wrapper(self, ours)
+        self._ours, self._seen = ours, seen
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self._seen(self._ours.__name__)
+        return self._ours(*arguments, **options)
+
+    def __repr__(self) -> str:
+        return repr(self._ours)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self._ours,)
+
+
 class Replacing:
     """Ours in the test modules, and what their tests did with them."""
 
     def __init__(self) -> None:
         self._theirs = shared()
-        self._ours = {name: self._counted(name) for name in self._theirs}
+        self._ours = {name: Counted(getattr(phalanx.metrics, name), self._seen) for name in self._theirs}
         self._not_ours: set[str] = set()
         self._calls: Counter[str] = Counter()
         self._test = ""
         self._called_by: dict[str, set[str]] = {}
         self._tests: dict[str, dict[str, object]] = {}
 
-    def _counted(self, name: str) -> Callable[..., Any]:
-        ours = getattr(phalanx.metrics, name)
-
-        @functools.wraps(ours)
-        def call(*arguments: Any, **options: Any) -> Any:
-            self._calls[name] += 1
-            self._called_by.setdefault(self._test, set()).add(name)
-            return ours(*arguments, **options)
-
-        return call
+    def _seen(self, name: str) -> None:
+        self._calls[name] += 1
+        self._called_by.setdefault(self._test, set()).add(name)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
@@ -117,6 +132,8 @@ class Replacing:
             said = why(report, item, call)
             said.pop("frames", None)
             if report.failed and call.excinfo is not None:
+                own = [entry for entry in call.excinfo.traceback if str(entry.path) == str(item.path)]
+                said["statement"] = str(own[-1].statement) if own else ""
                 said["words"] = f"{call.excinfo.typename}: {call.excinfo.value}"[:_WORDS]
             self._tests[name_of(item)] = {"outcome": report.outcome, **said}
         return report

@@ -20,6 +20,7 @@ from benchmarks.upstream_table import BEGIN, END
 RANKING = "sklearn/metrics/tests/test_ranking.py"
 
 SMALL = """
+import pickle
 from functools import partial
 
 import pytest
@@ -34,6 +35,7 @@ AT_IMPORT = {"half": partial(accuracy_score, normalize=True)}
 def test_has_ours():
     assert accuracy_score([0, 1], [0, 0]) == AT_IMPORT["half"]([0, 1], [1, 1]) == 0.5
     assert accuracy_score.__module__.startswith("phalanx.metrics")
+    assert pickle.loads(pickle.dumps(accuracy_score))([1], [0]) == 0
 
 
 def test_knows_one_warning():
@@ -89,6 +91,7 @@ def test_a_failure_says_where_and_in_which_words(small: FileRun) -> None:
     lines = [line.strip() for line in SMALL.splitlines()]
     assert failed.line == lines.index('assert accuracy_score([1], [1]) == wanted, "not so"') + 1
     assert failed.words.startswith("AssertionError: not so")
+    assert failed.statement.strip() == lines[failed.line - 1]
     assert failed.why.startswith(UNEXPLAINED)
     assert small.of("skipped")[0].reason == "no such device"
 
@@ -196,7 +199,7 @@ def test_one_of_ours_that_is_never_called_fails_the_run(
     assert run_of(monkeypatch, tmp_path, Report("1.9", [called])) == 0
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("before")
-    assert "| `f1_score` | 5 |" in page  # by five files
+    assert "| `f1_score` | 6 |" in page  # by six files
     assert '"sha256"' in next(tmp_path.glob("sklearn-upstream-*.json")).read_text()
 
 
