@@ -159,6 +159,15 @@ def test_what_cannot_be_meant_is_refused_on_one_screen(
     assert not list(tmp_path.glob("*.html"))
 
 
+def test_what_a_file_holds_commands_no_terminal(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "a.csv").write_text("label,score\n1,0.5\n\x1b]0;owned\x07,\x1b[2J,\x9b" + "x" * 999 + "\n")
+    assert run(tmp_path / "home", "evaluate", tmp_path / "a.csv") == 2
+    shown = capsys.readouterr().err
+    assert "cannot be read as CSV" in shown
+    assert not set("\x1b\x07\x9b") & set(shown)
+    assert len(shown) < 800
+
+
 def test_two_files_are_compared(tmp_path: Path, capsys: Captured) -> None:
     heads = ["label", "prediction", "id"]
     right: list[list[object]] = [[index % 2, index % 2, index] for index in range(40)]

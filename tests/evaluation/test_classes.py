@@ -88,5 +88,7 @@ def test_mixed_labels_are_refused(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv", [["a", 1], ["b", 2]], ["label", "prediction"])
     with pytest.raises(ValueError, match=r"different kinds of labels|one is words"):
         classes_report(open_predictions([file], Columns()))
+    with pytest.raises(UnusablePredictions, match="there are no examples"):
+        classes_report(open_predictions([write_csv(tmp_path / "c.csv", [], HEADS)], Columns()))
     with pytest.raises(UnusablePredictions, match="no column says what was predicted"):
         open_predictions([write_csv(tmp_path / "b.csv", [["a"]], ["label"])], Columns())

@@ -18,7 +18,7 @@ from phalanx.evaluation import (
     open_predictions,
     reading,
 )
-from phalanx.metrics import delong_test, mcnemar_test
+from phalanx.metrics import BadInput, delong_test, mcnemar_test
 from tests.evaluation.haystack import write_csv
 
 HEADS = ["name", "label", "score", "prediction"]
@@ -76,6 +76,28 @@ def test_forecasts_are_judged_by_paired_differences_of_their_errors(tmp_path: Pa
     assert compare_predictions(ages, ages, amounts=True).comparisons[0].metric == "mean absolute error"
 
 
+def test_scores_of_several_classes_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[f"n{i}", "abc"[i % 3], 0.5, "abc"[i % 2]] for i in range(30)]
+    judged = compare_predictions(opened(tmp_path, "a", rows), opened(tmp_path, "b", rows))
+    assert [each.metric for each in judged.comparisons] == ["accuracy"]
+    assert "no label is named as the needle" in judged.left_out[0]
+    named = compare_predictions(opened(tmp_path, "a", rows), opened(tmp_path, "b", rows), positive="a")
+    assert [each.metric for each in named.comparisons] == ["ROC-AUC", "average precision", "accuracy"]
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    judged = compare_predictions(opened(tmp_path, "a", drawn(1, 2.0)), opened(tmp_path / "old", "a", drawn(2, 0.5)))
+    assert (judged.a, judged.b) == (str(tmp_path / "a.csv"), str(tmp_path / "old" / "a.csv"))
+
+
+def test_bad_input_is_told_with_both_files(tmp_path: Path) -> None:
+    rows = drawn(1, 1.0)
+    bad = [*rows[:-1], [*rows[-1][:2], math.inf, 1]]
+    with pytest.raises(BadInput, match=r"a\.csv and .*b\.csv: .*inf, not a finite number"):
+        compare_predictions(opened(tmp_path, "a", rows), opened(tmp_path, "b", bad))
+
+
 def test_too_many_examples_to_draw_anew_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phalanx.evaluation.comparing.DRAWN_EXAMPLES", 1000)
     judged = compare_predictions(opened(tmp_path, "a", drawn(1, 2.0)), opened(tmp_path, "b", drawn(2, 0.5)))
@@ -91,7 +113,7 @@ def test_too_many_examples_to_draw_anew_are_said(tmp_path: Path, monkeypatch: py
         (lambda rows: [[a, 1 - int(b), c, d] for a, b, c, d in rows], r"row 0 \(counted from 0\) has the label"),
         (
             lambda rows: [[f"{a}!" if i == 7 else a, *rest] for i, (a, *rest) in enumerate(rows)],
-            "row 7 .* has the id n7 in",
+            "row 7 .* has the id 'n7' in",
         ),
     ],
 )

@@ -237,8 +237,10 @@ def test_wishes_that_cannot_be_meant_are_refused(options: dict[str, float], word
         ([[1, 0.5], [2, 0.1]], r"a.csv: labels\[1\] is 2, neither 0 nor 1"),
         ([[1, 0.5], [0, "nan"]], r"a.csv: score has no value in 1 rows of a batch, first in row 1 "),
         ([[1, 0.5], [0, "-inf"]], r"a.csv: scores\[1\] is -inf, not a finite number; 1 of 2 do not do"),
-        ([[0, 0.5], [0, 0.1]], "the needles are missing"),
-        ([[1, 0.5], [1, 0.1]], "the straws are missing"),
+        ([[0, 0.5], [0, 0.1]], "a.csv: the needles are missing"),
+        ([[1, 0.5], [1, 0.1]], "a.csv: the straws are missing"),
+        ([], "a.csv: the needles are missing"),
+        ([["spam", 0.5]], r"a.csv: labels holds words: which label is the needle\?\n .*--positive LABEL"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_its_file(tmp_path: Path, rows: list[list[object]], words: str) -> None:

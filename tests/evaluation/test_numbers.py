@@ -150,7 +150,7 @@ def test_what_is_no_amount_is_refused(tmp_path: Path) -> None:
         report([[1.5, 1.0, 1], [1.5, "inf", 1]])
     with pytest.raises(UnusablePredictions, match="amounts are counted, not weighed"):
         report([[1.5, 1.0, 1]], weight="w")
-    with pytest.raises(UnusablePredictions, match="there are no examples"):
+    with pytest.raises(BadInput, match=r"a.csv: there are no examples"):
         report([])
     with pytest.raises(UnusablePredictions, match="nothing is forecast"):
         numbers_report(predictions_of([1.5], score=[1.0]))

@@ -135,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PhalanxError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"phalanx: {error}", err=True)
+        from phalanx.cli._terminal import printable  # it may quote a file
+
+        click.echo(f"phalanx: {printable(str(error))}", err=True)
         return error.exit_code
     except click.exceptions.Exit as request:
         return request.exit_code

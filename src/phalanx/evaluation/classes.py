@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.evaluation.documents import metrics_row, without_nan
+from phalanx.evaluation.errors import UnusablePredictions
 from phalanx.evaluation.passes import Passes, Progress
 from phalanx.evaluation.predictions import Batch, Predictions
 from phalanx.evaluation.words import amount, decimal, share
@@ -182,6 +183,12 @@ def classes_report(
         if predictions.has("slice"):
             by_slice = passes.run("cutting", Slices(ConfusionMatrix(weighted=weighted)), ["slice", *roles])
             slices = {str(name): found for name, found in by_slice.compute().items()}
+    if not confusion.total > 0:
+        raise UnusablePredictions(
+            f"there are no examples{' of any weight' if weighted else ''}",
+            where=str(predictions.files[0]),
+            remedy="write the predictions again",
+        )
     return ClassesReport(tuple(map(str, predictions.files)), confusion, slices, weighted, worst, scored)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from phalanx.evaluation.calling import Label
 from phalanx.evaluation.documents import without_nan
 from phalanx.evaluation.errors import UnusablePredictions
-from phalanx.evaluation.passes import Progress
+from phalanx.evaluation.passes import Progress, blamed
 from phalanx.evaluation.predictions import Batch, Predictions
 from phalanx.metrics import ExactSums, average_precision_score, products
 from phalanx.metrics.comparison import Comparison, PairedAccuracy, paired_bootstrap
@@ -70,9 +70,23 @@ def compare_predictions(
 ) -> Judgement:
     """Of the same examples in the same order. `amounts`: labels are numbers that predictions are to be near to, even
     if all are whole. Raises UnusablePredictions when they are not the same examples, BadInput."""
+    with blamed(f"{a.files[0]} and {b.files[0]}"):
+        found, left_out = _compared(a, b, positive, amounts, level, progress)
+    return Judgement(*_told_apart(a.files[0], b.files[0]), tuple(found), tuple(left_out))
+
+
+def _compared(
+    a: Predictions, b: Predictions, positive: Label | None, amounts: bool, level: float, progress: Progress
+) -> tuple[list[Comparison], list[str]]:
     found: list[Comparison] = []
     left_out: list[str] = []
-    if a.has("score") and b.has("score") and not amounts:
+    called = a.has("prediction") and b.has("prediction")
+    amounts = called and (amounts or a.are_amounts())
+    ranked = a.has("score") and b.has("score") and not amounts
+    if ranked and called and positive is None and not a.are_needles():
+        left_out.append("scores: no label is named as the needle (--positive), so that only what was called is judged")
+        ranked = False
+    if ranked:
         needles = PairedNeedles(positive)
         for labels, one, other in _pairs(a, b, "score", "finding", progress):
             needles.update(labels, one, other)
@@ -85,9 +99,9 @@ def compare_predictions(
             left_out.append(bootstrapped)
         else:
             found.append(bootstrapped)
-    if a.has("prediction") and b.has("prediction") and (amounts or a.are_amounts()):
+    if amounts:
         found.append(_absolute_errors(a, b, level, progress))
-    elif a.has("prediction") and b.has("prediction"):
+    elif called:
         accuracy = PairedAccuracy(level=level)
         for labels, one, other in _pairs(a, b, "prediction", "tallying", progress):
             accuracy.update(labels, one, other)
@@ -97,7 +111,13 @@ def compare_predictions(
             f"{a.files[0]} and {b.files[0]} have neither scores nor predictions both",
             remedy="name them with --score or --prediction",
         )
-    return Judgement(a.files[0].name, b.files[0].name, tuple(found), tuple(left_out))
+    return found, left_out
+
+
+def _told_apart(a: Path, b: Path, suffixes: tuple[str, str] = ("", "")) -> tuple[str, str]:
+    """Names of files or directories; their paths, where the names are the same."""
+    names = (str(a), str(b)) if a.name == b.name else (a.name, b.name)
+    return names[0] + suffixes[0], names[1] + suffixes[1]
 
 
 def _average_precision(
@@ -220,10 +240,15 @@ def _refuse_different(
     if np.any(apart):
         first = int(np.argmax(apart))
         raise UnusablePredictions(
-            f"row {row + first:,} (counted from 0) has the {name} {one[first]} in {a.files[0]}, but {other[first]} in "
+            f"row {row + first:,} (counted from 0) has the {name} {_quoted(one[first])} in {a.files[0]}, but "
+            f"{_quoted(other[first])} in "
             f"{b.files[0]}: these are not the same examples in the same order",
             remedy="sort both by one column of names, and name it with --id to have it checked",
         )
+
+
+def _quoted(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 class _Rows:
@@ -273,11 +298,9 @@ def compare_evaluations(a: Path, b: Path, level: float = 0.95) -> Judgement:
     left_out = (
         () if one["split"] == other["split"] else (f"not judged on the same text: {one['split']}, {other['split']}",)
     )
-    return Judgement(_name(a, one), _name(b, other), (judged,), left_out)
-
-
-def _name(path: Path, document: dict[str, Any]) -> str:
-    return f"{path.name if path.is_dir() else path.parent.name} (step {document['checkpoint']['step']})"
+    runs = [path.parent if path.name == DOCUMENT else path for path in (a, b)]
+    steps = f" (step {one['checkpoint']['step']})", f" (step {other['checkpoint']['step']})"
+    return Judgement(*_told_apart(runs[0], runs[1], steps), (judged,), left_out)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from phalanx.evaluation.calling import AtThreshold, Called, Example, Label
 from phalanx.evaluation.chances import Chances, ChanceStates
 from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.errors import UnusablePredictions
-from phalanx.evaluation.passes import Passes, Progress
+from phalanx.evaluation.passes import Passes, Progress, blamed
 from phalanx.evaluation.predictions import Predictions
 from phalanx.evaluation.words import AS_GIVEN, amount
 from phalanx.metrics import Curve, Needles
@@ -162,8 +162,9 @@ def needles_report(
         )
     with Passes(predictions, ranks, progress) as passes:
         needles = passes.run("finding", Needles(positive), ("label", "score"))
-        gaps = passes.run("ranking", needles.gaps(), ("label", "score"))
-        curve = gaps.compute()
+        with blamed(str(predictions.files[0])):
+            gaps = passes.run("ranking", needles.gaps(), ("label", "score"))
+            curve = gaps.compute()
         here = curve.positives / (curve.positives + curve.negatives)
         base_rate = wish.base_rate if wish.base_rate is not None else here
         threshold, chosen_by = choose(curve, wish, base_rate)

@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 
 from phalanx.evaluation.documents import metrics_row, without_nan
 from phalanx.evaluation.errors import UnusablePredictions
-from phalanx.evaluation.passes import Passes, Progress
+from phalanx.evaluation.passes import Passes, Progress, blamed
 from phalanx.evaluation.predictions import Batch, Predictions
 from phalanx.evaluation.worst import Found, Worst
-from phalanx.metrics import ExactSums, Pearson, Regression, RegressionErrors, Slices, Spearman, State, arrays, products
+from phalanx.metrics import (
+    BadInput,
+    ExactSums,
+    Pearson,
+    Regression,
+    RegressionErrors,
+    Slices,
+    Spearman,
+    State,
+    arrays,
+    products,
+)
 from phalanx.metrics.intervals import ConfidenceInterval, normal_quantile
 
 LEVEL = 0.95
@@ -114,7 +125,7 @@ class Overview(State):
         """Errors, Pearson, Spearman (NaN where there were too many), mean and deviation of truths, mean of errors."""
         count = Fraction(self.errors.count)
         if not count:
-            raise UnusablePredictions("there are no examples", remedy="write the predictions again")
+            raise BadInput("there are no examples", remedy="write the predictions again")
         (spread,) = products.spreads(self._squares, self._truths, self._truths, count)
         ranked = self.order.compute() if self.errors.count <= MOST_RANKED else math.nan
         return (
@@ -237,7 +248,8 @@ def numbers_report(
     roles = ["label", "prediction"]
     with Passes(predictions, ranks, progress) as passes:
         overview = passes.run("measuring", Overview(), roles)
-        errors, pearson, spearman, mean, deviation, bias = overview.compute()
+        with blamed(str(predictions.files[0])):
+            errors, pearson, spearman, mean, deviation, bias = overview.compute()
         judged = Judged(errors.mean_squared_error, mean, deviation**2, overview.low, overview.high)
         of_mse, of_r2, bins, worst = passes.run("judging", judged, roles, shown=True).compute()
         slices: dict[str, tuple[int, ConfidenceInterval]] = {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 from phalanx.evaluation.errors import EvaluationError
@@ -82,12 +83,8 @@ def _feed(
 ) -> None:
     said = time.monotonic()
     for batch in predictions.batches(*roles, shown=shown):
-        try:
+        with blamed(_where(predictions, batch), int(batch["row"][0])):
             state.update(batch) if shown else state.update(*(batch[role] for role in roles))
-        except BadInput as error:
-            raise BadInput(
-                _placed(error.message, batch), where=_where(predictions, batch), remedy=error.remedy
-            ) from None
         if time.monotonic() - said > EVERY_S:
             said = time.monotonic()
             progress(stage, predictions.share(batch))
@@ -97,6 +94,14 @@ def _where(predictions: Predictions, batch: Batch) -> str:
     return str(predictions.files[int(batch["file"][0])])
 
 
-def _placed(message: str, batch: Batch) -> str:
-    first = int(batch["row"][0])
-    return f"{message} (in a batch that begins with row {first:,} of the file, counted from 0)" if first else message
+@contextmanager
+def blamed(where: str, row: int = 0) -> Iterator[None]:
+    """Errors of metrics name the file, and the row that their batch begins with unless it is the first."""
+    try:
+        yield
+    except BadInput as error:
+        if error.where:
+            raise
+        place = f" (in a batch that begins with row {row:,} of the file, counted from 0)" if row else ""
+        remedy = error.remedy.replace("positive=...", "--positive LABEL, or positive=... from Python")
+        raise BadInput(error.message + place, where=where, remedy=remedy) from None

@@ -79,8 +79,17 @@ class Predictions:
 
     def are_amounts(self) -> bool:
         """Whether the labels at the beginning are numbers, and not whole ones."""
+        labels = self._first_labels()
+        return labels.dtype.kind == "f" and bool((labels % 1 != 0).any())
+
+    def are_needles(self) -> bool:
+        """Whether the labels at the beginning are truths, or 0 (-1) and 1: which is the needle need not be said."""
+        labels = self._first_labels()
+        return labels.dtype.kind in "biuf" and set(np.unique(labels).tolist()) <= {-1, 0, 1}
+
+    def _first_labels(self) -> NDArray[Any]:
         first = next(replace(self, part=0, parts=1).batches("label"), None)
-        return first is not None and first["label"].dtype.kind == "f" and bool((first["label"] % 1 != 0).any())
+        return first["label"] if first is not None else np.zeros(0)
 
     def like_label(self, text: str) -> str | int:
         """A label that a person typed, as those of the file are. Raises UnusablePredictions for one that none is."""

@@ -20,6 +20,7 @@ from phalanx.evaluation.errors import UnusablePredictions
 BLOCK_BYTES = 1 << 22
 ROWS = 1 << 17  # of a batch of Parquet
 MANY_COLUMNS = 20  # named in a message
+MOST_WORDS = 300  # letters of Arrow's own message, which quotes the file
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -207,6 +208,7 @@ def _kind(file: Path) -> str:
 
 def _unreadable(file: Path, kind: str, error: Exception) -> UnusablePredictions:
     words = " ".join(str(error).split())
+    words = words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]} ..."
     return UnusablePredictions(
         f"cannot be read as {kind.upper()}: {words}", where=str(file), remedy="write it again, whole"
     )
