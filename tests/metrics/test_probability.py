@@ -111,7 +111,7 @@ def test_what_had_no_chance_costs_infinitely_much_unless_it_weighs_nothing() -> 
 
 def test_the_label_of_a_needle_can_be_named_and_an_edge_belongs_to_the_bin_below() -> None:
     assert Brier(positive="spam").update(["spam", "ham"], [1.0, 0.0]).compute() == 0
-    found = Calibration(2).update([1, 0, 1], [0.0, 0.5, 0.500001]).compute()
+    found = Calibration(np.int64(2)).update([1, 0, 1], [0.0, 0.5, 0.500001]).compute()
     assert found.weight.tolist() == [2, 1]
     assert found.happened.tolist() == [0.5, 1]
 

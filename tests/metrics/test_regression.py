@@ -6,12 +6,16 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn.metrics
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phalanx.metrics import BadInput, DifferentDefinition, MedianAbsoluteError, Regression, r2_score
+from phalanx.metrics import BadInput, DifferentDefinition, MedianAbsoluteError, Regression, mean_squared_error, r2_score
 from phalanx.metrics.state import State
 
 NAMES = {
@@ -117,6 +121,17 @@ def test_what_explains_less_than_a_double_holds_is_infinitely_bad() -> None:
     assert Regression().update(truth, called).compute().r2 == -math.inf
     assert r2_score(truth, called) == -math.inf
     assert -1e282 < Regression().update([0.0, 1e-140], [1.0, 1.0]).compute().r2 < -1e280
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list, np.array, pd.Series, pl.Series, pa.array, torch.tensor],
+    ids=["list", "numpy", "pandas", "polars", "arrow", "torch"],
+)
+def test_columns_of_any_library_are_the_same(kind: Any) -> None:
+    truth, called = [1.0, 2.0, 4.0, 3.0], [1.5, 2.0, 3.0, 3.5]
+    assert Regression().update(kind(truth), kind(called)) == Regression().update(truth, called)
+    assert mean_squared_error(kind(truth), kind(called)) == 0.375
 
 
 @pytest.mark.parametrize("weights", [[0.1] * 10, [0.1] * 5 + [0.5], [1, 1, 2], [3, 1, 1, 1], [0, 1, 0, 1, 0], [2.0]])

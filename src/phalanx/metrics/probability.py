@@ -227,10 +227,10 @@ class Calibration(_Chances):
         weighted: bool = False,
     ) -> None:
         super().__init__(labels, positive=positive, weighted=weighted)
-        if isinstance(bins, int):
+        if isinstance(bins, int | np.integer):
             if bins < 1:
                 raise BadInput(f"there is at least one bin, not {bins}")
-            bins = np.linspace(0, 1, bins + 1)
+            bins = np.linspace(0, 1, int(bins) + 1)
         self._edges = arrays.scores("bins", bins).astype(np.float64)
         if len(self._edges) < 2 or (np.diff(self._edges) < 0).any():
             raise BadInput(f"edges of bins are two or more, ascending, not {self._edges.tolist()}")
