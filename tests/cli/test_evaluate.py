@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phalanx.cli.evaluate import example_lines, score_lines, verdict_lines
+from phalanx.cli.evaluate import example_lines, guess_lines, score_lines, verdict_lines
 from phalanx.cli.main import main
 from phalanx.foundation import Home
 from phalanx.pages.run_files import parse_evaluation
@@ -43,6 +43,7 @@ def test_a_decoder_is_shown_among_its_tables_best_first(
     )
     assert [row["model"] for row in rows] == ["6-gram", "4-gram", "byte frequencies", "gpt-tiny"]
     assert [round(row["value"], 3) for row in rows] == values
+    assert re.search(r"Its first guess is right in \d+\.\d%", shown.out)
 
 
 def test_an_encoder_is_shown_with_its_guesses(trained_encoder: Trained, trained_home: Home, capsys: Captured) -> None:
@@ -101,6 +102,15 @@ def document(metric: str = "bits_per_byte", **changes: Any) -> dict[str, Any]:
         "method": "as it was",
         "examples": [],
         "seconds": 21.4,
+        "perplexity": 3.49,
+        "guesses": {
+            "top1": {"value": 0.5, "standard_error": 0.01},
+            "top5": {"value": 0.8, "standard_error": None},
+            "expected_error": 0.025,
+            "bins": [
+                {"low": 0.2, "high": 0.3, "examples": 9, "mean": 0.25, "happened": {"value": 0.3, "low": 0.1, "high": 0.6}}
+            ],
+        },
     } | changes  # fmt: skip
 
 
@@ -137,6 +147,17 @@ def test_the_verdict_says_by_how_much_and_how_sure_it_is() -> None:
     behind = document("top1", margin=-0.08, beats_strongest=False)
     assert verdict_lines(behind)[0] == "It is 8.0 points (standard error 1.1) behind its strongest table, strong."
     assert "standard error" not in verdict_lines(document(margin_standard_error=None))[0]
+
+
+def test_guesses_are_told_where_they_were_counted() -> None:
+    right, sure = guess_lines(document())
+    assert right == (
+        "Its first guess is right in 50.0% (standard error 1.0), one of its five best in 80.0% of the places; "
+        "perplexity 3.49."
+    )
+    assert sure == "How sure it is of its first guess is 2.5 points off on average (expected calibration error)."
+    assert guess_lines(document(guesses=None)) == []
+    assert "perplexity" not in guess_lines(document(perplexity=None))[0]
 
 
 def test_hostile_examples_command_no_terminal() -> None:

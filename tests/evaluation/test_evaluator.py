@@ -70,10 +70,18 @@ def test_rows_are_those_of_the_declared_table(which: str, request: pytest.Fixtur
     rows = list(evaluation.rows())
     assert all(row.keys() == columns for row in rows)
     own = [row for row in rows if not row["is_baseline"]]
+    guesses = evaluation.to_dict()["guesses"]
+    others = [name for name in ("top1", "top5") if name != evaluation.scores.metric]
     assert [(row["metric"], row["value"]) for row in own] == [
         (evaluation.scores.metric, evaluation.scores.model.value),
         ("loss", evaluation.scores.loss),
+        *((name, guesses[name]["value"]) for name in others),
+        ("expected_calibration_error", guesses["expected_error"]),
     ]
+    assert sum(each["examples"] for each in guesses["bins"]) == evaluation.scores.tokens
+    if evaluation.scores.metric == "top1":
+        assert guesses["top1"]["value"] == evaluation.scores.model.value
+        assert guesses["top1"]["standard_error"] == pytest.approx(evaluation.scores.model.standard_error)
     assert {row["model"] for row in own} == {evaluation.loaded.job.spec.model.name}
     assert [row["model"] for row in rows[2:]] == [score.name for score in evaluation.scores.baselines]
     assert {row["tokens"] for row in rows} == {evaluation.scores.tokens}

@@ -16,8 +16,19 @@ from tests.pages.test_predictions import HOSTILE, read
 def test_a_checkpoint_among_its_tables(metric: str, value: str, within: str, margin: str) -> None:
     text = render_checkpoint(document(metric), ["It is ahead."], now_ns=0)
     read(text)
-    for words in (value, within, margin, "decoder, step 300", "strong", "weak", "<li>It is ahead.</li>", "3.49"):
+    for words in (
+        value,
+        within,
+        margin,
+        "decoder, step 300",
+        "strong",
+        "weak",
+        "<li>It is ahead.</li>",
+        "3.49",
+        "80.0",
+    ):
         assert words in text, words
+    assert "Does it know how good it is?" in text
     assert text.index("this model") < text.index("weak")
 
 

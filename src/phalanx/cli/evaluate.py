@@ -175,8 +175,26 @@ def verdict_lines(document: dict[str, Any]) -> list[str]:
     side = "ahead of" if document["beats_strongest"] else "behind"
     shown = [score["name"] for score in document["baselines"] if score.get("sees_more")]
     lines = [f"It is {distance} {side} its strongest table, {document['strongest']}."]
+    lines += guess_lines(document)
     lines += [f"No opponent, as it sees what the model does not: {name}." for name in shown]
     return [*lines, f"Measured so: {document['method']}. {document['seconds']:.0f} s."]
+
+
+def guess_lines(document: dict[str, Any]) -> list[str]:
+    """How often the truth is among its best guesses, and whether it is as sure as it is right."""
+    guesses = document.get("guesses")  # documents of before have none
+    if not guesses:
+        return []
+    shares = [f"{guesses[name]['value']:.1%}" for name in ("top1", "top5")]
+    for at, name in enumerate(("top1", "top5")):
+        error = guesses[name]["standard_error"]
+        shares[at] += f" (standard error {100 * error:.1f})" if error is not None else ""
+    perplexity = f"; perplexity {document['perplexity']:.4g}" if document["perplexity"] is not None else ""
+    off = 100 * guesses["expected_error"]
+    return [
+        f"Its first guess is right in {shares[0]}, one of its five best in {shares[1]} of the places{perplexity}.",
+        f"How sure it is of its first guess is {off:.1f} points off on average (expected calibration error).",
+    ]
 
 
 def example_lines(examples: list[dict[str, Any]]) -> list[str]:

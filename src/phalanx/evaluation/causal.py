@@ -11,7 +11,7 @@ job's seed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 
 from phalanx.data import Corpus
 from phalanx.data.corpus import Split
+from phalanx.evaluation.guesses import Guess, Guesses
 from phalanx.evaluation.ngram import symbols_of, witten_bell
 from phalanx.evaluation.scores import MODEL, TABLE_SYMBOLS, Answers, Scores, beginning, by_cluster, compare, row_count
 from phalanx.metrics import MeanLoss
@@ -63,11 +64,11 @@ def cut(tokens: int, sequence_length: int, max_tokens: int) -> Blocks:
 
 def costs_of_model(
     model: nn.Module, stream: NDArray[np.int64], blocks: Blocks, vocabulary_size: int, progress: Progress
-) -> NDArray[np.float64]:
-    """Nats of each of `blocks.targets`, float64 [m]."""
+) -> tuple[NDArray[np.float64], list[Guess]]:
+    """Nats of each of `blocks.targets`, float64 [m], and what was guessed there."""
     rows = row_count(blocks.length * vocabulary_size)
     read = np.arange(blocks.length + 1)
-    costs = []
+    costs, guesses = [], []
     with torch.inference_mode():
         for start in range(0, len(blocks.windows), rows):
             part = slice(start, start + rows)
@@ -76,10 +77,11 @@ def costs_of_model(
             logits: torch.Tensor = model(tokens[:, :-1])
             predicted = (places[:, 1:] >= blocks.first[part, None]) & (places[:, 1:] <= blocks.last[part, None])
             keep = torch.from_numpy(predicted)
-            cost = F.cross_entropy(logits[keep].float(), tokens[:, 1:][keep], reduction="none")
-            costs.append(cost.double().numpy())
+            chosen, right = logits[keep].float(), tokens[:, 1:][keep]
+            costs.append(F.cross_entropy(chosen, right, reduction="none").double().numpy())
+            guesses.append(Guess.of(chosen, right))
             progress("scoring", min(1.0, (start + rows) / len(blocks.windows)))
-    return np.concatenate(costs)
+    return np.concatenate(costs), guesses
 
 
 def score(
@@ -96,11 +98,11 @@ def score(
     targets = blocks.targets
     document = np.searchsorted(text.offsets, targets - 1, side="right") - 1
     sizes = by_cluster(document, vocabulary.byte_lengths[stream[targets]], text.documents).astype(np.int64)
-    costs = costs_of_model(model, stream, blocks, vocabulary.size, progress)
+    costs, guesses = costs_of_model(model, stream, blocks, vocabulary.size, progress)
     by_document = by_cluster(document, costs, text.documents)
     seen = sizes > 0
     names = np.array(corpus.names("held_out"))
-    return compare(
+    scores = compare(
         "bits_per_byte",
         Answers(MODEL, by_document),
         _tables(corpus, targets - 1, document, progress),
@@ -113,6 +115,7 @@ def score(
             "end marks cost, and count no bytes; tables predict the same text, by bytes"
         ),
     )
+    return replace(scores, guesses=Guesses.of(guesses, document, text.documents).to_dict())
 
 
 def _tables(

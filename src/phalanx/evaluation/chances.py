@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.evaluation.calling import Label
-from phalanx.metrics import Brier, Calibration, LogLoss, State, arrays
+from phalanx.metrics import Brier, Calibration, LogLoss, Reliability, State, arrays
 from phalanx.metrics.intervals import ConfidenceInterval, wilson
 
 
@@ -39,6 +39,16 @@ class Chances:
     bins: tuple[ChanceBin, ...]
 
 
+def chance_bins(found: Reliability) -> tuple[ChanceBin, ...]:
+    """Bins that hold something, with Wilson's intervals."""
+    each = zip(found.edges[:-1], found.edges[1:], found.weight, found.confidence, found.happened, strict=True)
+    return tuple(
+        ChanceBin(float(low), float(high), int(count), float(mean), wilson(round(share * count), int(count)))
+        for low, high, count, mean, share in each
+        if count
+    )
+
+
 class ChanceStates(State):
     """Brier score, log loss and calibration in one pass."""
 
@@ -55,7 +65,6 @@ class ChanceStates(State):
 
     def compute(self) -> Chances:
         found = self.calibration.compute()
-        each = zip(found.edges[:-1], found.edges[1:], found.weight, found.confidence, found.happened, strict=True)
         rate = float(np.nansum(found.happened * found.weight) / found.weight.sum())
         return Chances(
             brier=self.brier.compute(),
@@ -63,11 +72,7 @@ class ChanceStates(State):
             log_loss=self.loss.compute(),
             impossible=self.loss.impossible,
             expected_error=found.expected_error,
-            bins=tuple(
-                ChanceBin(float(low), float(high), int(count), float(mean), wilson(round(share * count), int(count)))
-                for low, high, count, mean, share in each
-                if count
-            ),
+            bins=chance_bins(found),
         )
 
     def definition(self) -> dict[str, Any]:

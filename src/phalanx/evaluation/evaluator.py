@@ -7,6 +7,7 @@ Always in float32. Knows what an evaluation consists of; how each kind of model 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from phalanx.evaluation import causal, examples, masked
 from phalanx.evaluation.causal import Progress
 from phalanx.evaluation.errors import NotACheckpoint
 from phalanx.evaluation.scores import UNITS, Scores, as_dict
+from phalanx.metrics import MeanLoss
 from phalanx.training import LoadedModel, load_model
 
 SCHEMA = 1
@@ -36,6 +38,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The document that the report reads; JSON-safe. `margin` is positive when the model is ahead."""
         scores = self.scores
+        perplexity = MeanLoss().update([scores.loss], 1).perplexity
         return {
             "schema": SCHEMA,
             "job": self.loaded.job.metadata.model_dump(mode="json"),
@@ -50,6 +53,8 @@ class Evaluation:
             "margin": scores.margin,
             "margin_standard_error": scores.margin_standard_error,
             "method": scores.method,
+            "perplexity": perplexity if math.isfinite(perplexity) else None,
+            "guesses": scores.guesses,
             "examples": list(self.examples),
             "seconds": self.seconds,
         }
@@ -65,6 +70,12 @@ class Evaluation:
         metric = {"metric": scores.metric, "unit": UNITS[scores.metric]}
         yield own | metric | {"value": scores.model.value}
         yield own | {"metric": "loss", "unit": "nats/token", "value": scores.loss}
+        if scores.guesses is not None:
+            for name in ("top1", "top5"):
+                if name != scores.metric:
+                    yield own | {"metric": name, "unit": "share", "value": scores.guesses[name]["value"]}
+            calibration = {"metric": "expected_calibration_error", "value": scores.guesses["expected_error"]}
+            yield own | calibration | {"unit": "share"}
         for score in scores.baselines:
             yield common | metric | {"model": score.name, "value": score.value, "is_baseline": True}
 

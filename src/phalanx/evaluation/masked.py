@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from phalanx.data import Corpus, Loader, LoaderSpec
+from phalanx.evaluation.guesses import Guess, Guesses
 from phalanx.evaluation.neighbours import NeighbourTables
 from phalanx.evaluation.scores import MODEL, TABLE_SYMBOLS, Answers, Scores, beginning, by_cluster, compare, row_count
 from phalanx.metrics import MeanLoss
@@ -63,14 +64,18 @@ def score(
     tables = _tables(corpus)
     hits: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (MODEL, *_GUESSES)}
     sizes, losses, tokens, done = [], [], 0, 0
+    made: list[Guess] = []
+    rows_of: list[NDArray[np.int64]] = []
     for batch in loader.validation_batches(max_tokens, rows):
         places = Places.of(batch.arrays, vocabulary.mask_id)
         row = places.flat // spec.sequence_length
         count = len(batch.arrays["tokens"])
-        best, cost = _answers_of_model(model, batch.arrays, places)
+        best, cost, guess = _answers_of_model(model, batch.arrays, places)
+        made.append(guess)
+        rows_of.append(row + done)
         guesses = {MODEL: best} | {name: guess(tables, places) for name, guess in _GUESSES.items()}
-        for name, guess in guesses.items():
-            hits[name].append(by_cluster(row, guess == places.targets, count))
+        for name, answers in guesses.items():
+            hits[name].append(by_cluster(row, answers == places.targets, count))
         sizes.append(np.bincount(row, minlength=count))
         losses.append(by_cluster(row, cost, count))
         tokens, done = tokens + batch.real_tokens, done + count
@@ -80,7 +85,7 @@ def score(
     note = "" if beginning(corpus.train, TABLE_SYMBOLS) is corpus.train else "counted on the first of the training text"
     held_out = corpus.manifest.held_out
     split = {"files": held_out.files, "tokens": tokens, "masked": int(predicted.sum())}
-    return compare(
+    scores = compare(
         "top1",
         Answers(MODEL, by_row.pop(MODEL)),
         [Answers(name, found, name == UNMASKED, note) for name, found in by_row.items()],
@@ -93,18 +98,20 @@ def score(
             "tables are given the same masked text"
         ),
     )
+    return replace(scores, guesses=Guesses.of(made, np.concatenate(rows_of), done).to_dict())
 
 
 def _answers_of_model(
     model: nn.Module, arrays: dict[str, NDArray[np.int64]], places: Places
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The best guess and the nats of the truth at each place."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64], Guess]:
+    """The best guess, the nats of the truth, and how the two compare, at each place."""
     with torch.inference_mode():
         logits: torch.Tensor = model.predict(  # type: ignore[operator]
             torch.from_numpy(arrays["tokens"]), torch.from_numpy(arrays["document"]), torch.from_numpy(places.flat)
         ).float()
-        cost = F.cross_entropy(logits, torch.from_numpy(places.targets), reduction="none")
-    return logits.argmax(1).numpy(), cost.double().numpy()
+        targets = torch.from_numpy(places.targets)
+        cost = F.cross_entropy(logits, targets, reduction="none")
+        return logits.argmax(1).numpy(), cost.double().numpy(), Guess.of(logits, targets)
 
 
 UNMASKED = "both neighbours, unmasked context"

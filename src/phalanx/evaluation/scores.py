@@ -54,7 +54,8 @@ class Score:
 @dataclass(frozen=True)
 class Scores:
     """`loss`: nats per predicted token. `tokens`: predicted ones. `margin`: how far the model is ahead of the
-    strongest baseline that saw no more than it did, in units of the metric; negative when it is behind."""
+    strongest baseline that saw no more than it did, in units of the metric; negative when it is behind.
+    `guesses`: what `Guesses.to_dict` says."""
 
     metric: Metric
     model: Score
@@ -66,6 +67,7 @@ class Scores:
     tokens: int
     split: Mapping[str, int]
     method: str
+    guesses: Mapping[str, Any] | None = None
 
     @property
     def beats_strongest(self) -> bool:

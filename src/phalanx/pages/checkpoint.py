@@ -5,7 +5,6 @@ One HTML file that needs nothing else, from the document that `phalanx evaluate 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import phalanx
 from phalanx.foundation import write_atomic
 from phalanx.pages import quantities
+from phalanx.pages.chart import Chart, Line, chart
 from phalanx.pages.frame import render_page
 from phalanx.pages.panels import score_bars
 from phalanx.pages.quantities import count, number, percent
@@ -47,6 +47,7 @@ def render_checkpoint(document: Document, sentences: Sequence[str], now_ns: int 
         scores=score_bars(evaluation),
         metric=METRIC_NAMES.get(metric, metric),
         sentences=sentences,
+        reliability=_reliability(document["guesses"]),
         contestants=[
             {"name": "", "sees_more": False, "note": ""} | each
             for each in (dict(model) | {"name": "this model"}, *document["baselines"])
@@ -55,6 +56,21 @@ def render_checkpoint(document: Document, sentences: Sequence[str], now_ns: int 
         version=phalanx.__version__,
         written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
     )
+
+
+def _reliability(guesses: Mapping[str, Any]) -> Chart | None:
+    """How often its first guesses are right, by how sure it was of them."""
+    bins = guesses["bins"]
+
+    def points(end: str) -> tuple[tuple[float, float], ...]:
+        return tuple((each["mean"], each["happened"][end]) for each in bins)
+
+    lines = [
+        Line("were right", points("value"), 1, dots=True),
+        Line("as sure as it was", ((0.0, 0.0), (1.0, 1.0)), 8, faint=True),
+    ]
+    unit = "by the probability that it gave them (reliability)"
+    return chart("Right first guesses", unit, lines, x_name="probability", x_range=(0.0, 1.0), from_zero=True)
 
 
 def _tiles(document: Document) -> list[Tile]:
@@ -70,7 +86,8 @@ def _tiles(document: Document) -> list[Tile]:
     return [
         Tile(METRIC_NAMES.get(metric, metric), shown(model["value"]), within),
         Tile("ahead of the strongest table", shown(document["margin"]), document["strongest"]),
+        Tile("among its five best", percent(document["guesses"]["top5"]["value"]), "guesses is the right token"),
         Tile("loss", number(model["loss"]), "nats per token that was predicted"),
-        Tile("perplexity", number(math.exp(model["loss"])), "as good as choosing among so many tokens"),
+        Tile("perplexity", number(document["perplexity"]), "as good as choosing among so many tokens"),
         Tile("held-out files", count(split.get("files")), "training never saw them"),
     ]
