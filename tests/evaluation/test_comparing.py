@@ -108,19 +108,43 @@ def test_too_many_examples_to_draw_anew_are_said(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows[:-1], "has more than the 599 rows of"),
-        (lambda rows: [*rows, rows[0]], "has more than the 600 rows of"),
+        (lambda rows: rows[:-1], r"a.csv: it has more than the 599 rows of"),
+        (lambda rows: [*rows, rows[0]], r"b.csv: it has more than the 600 rows of"),
         (lambda rows: [[a, 1 - int(b), c, d] for a, b, c, d in rows], r"row 0 \(counted from 0\) has the label"),
-        (
-            lambda rows: [[f"{a}!" if i == 7 else a, *rest] for i, (a, *rest) in enumerate(rows)],
-            "row 7 .* has the id 'n7' in",
-        ),
     ],
 )
-def test_other_examples_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+def test_other_rows_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+    a, b = opened(tmp_path, "a", drawn(1, 1.0)), opened(tmp_path, "b", change(drawn(2, 1.0)))
+    with pytest.raises(UnusablePredictions, match=words):
+        compare_predictions(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[:-1], r"b.csv: the id 'n599' of .*a.csv is not there"),
+        (lambda rows: [*rows, ["new", 1, 0.5, 1]], r"a.csv: the id 'new' of .*b.csv is not there"),
+        (lambda rows: [*rows, rows[0]], r"b.csv: the id 'n0' occurs twice"),
+        (lambda rows: [[a, 1 - int(b), c, d] for a, b, c, d in rows], "the example 'n0' has the label"),
+        (lambda rows: [[i, *rest] for i, (_, *rest) in enumerate(rows)], "ids are words in one of .*a.csv and .*b.csv"),
+    ],
+)
+def test_other_names_are_refused(tmp_path: Path, change: Any, words: str) -> None:
     a, b = opened(tmp_path, "a", drawn(1, 1.0), id="name"), opened(tmp_path, "b", change(drawn(2, 1.0)), id="name")
     with pytest.raises(UnusablePredictions, match=words):
         compare_predictions(a, b)
+    if "twice" in words:
+        with pytest.raises(UnusablePredictions, match=words):
+            compare_predictions(b, a)
+
+
+def test_by_their_names_examples_may_stand_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1000)
+    one, other = drawn(1, 2.0), drawn(2, 0.5)
+    expected = compare_predictions(opened(tmp_path, "a", one), opened(tmp_path, "b", other)).comparisons
+    mixed = [other[index] for index in np.random.default_rng(3).permutation(len(other))]
+    a, b = opened(tmp_path, "a", one, id="name"), opened(tmp_path, "b", mixed, id="name")
+    assert compare_predictions(a, b).comparisons == expected
 
 
 def test_without_a_column_in_common_there_is_nothing_to_compare(tmp_path: Path) -> None:

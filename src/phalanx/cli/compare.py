@@ -19,7 +19,7 @@ from phalanx.foundation import UsageError
 @click.option("--label", metavar="COLUMN", help="What the examples are.  [default: label, y_true, target, ...]")
 @click.option("--score", metavar="COLUMN", help="How much of a needle each is.  [default: score, y_score, ...]")
 @click.option("--prediction", metavar="COLUMN", help="What each was called.  [default: prediction, y_pred, ...]")
-@click.option("--id", "id_", metavar="COLUMN", help="A name of each example, which must be the same in both.")
+@click.option("--id", "id_", metavar="COLUMN", help="A name of each example: by it, rows may stand in any order.")
 @click.option("--positive", metavar="LABEL", help="Which label is the needle.  [default: 1 or true]")
 @click.option("--numbers", is_flag=True, help="Labels are amounts, not classes, even if all are whole.")
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
@@ -38,9 +38,10 @@ def command(
 ) -> None:
     """Say whether A is better than B, or it was chance.
 
-    A and B are predictions of the same examples in the same order (CSV, TSV, Parquet or JSONL), which are
-    judged by the difference on each: ROC areas by DeLong's test, accuracies by McNemar's, average precision
-    by the bootstrap, absolute errors of amounts by paired differences. Or two runs, by their evaluations.
+    A and B are predictions of the same examples (CSV, TSV, Parquet or JSONL), in the same order unless --id
+    names them. They are judged by the difference on each: ROC areas by DeLong's test, accuracies by
+    McNemar's, average precision by the bootstrap, absolute errors of amounts by paired differences. Or A and
+    B are two runs, which are judged by their evaluations.
 
     \b
     Examples:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,13 +17,13 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from phalanx.evaluation.calling import Label
 from phalanx.evaluation.documents import without_nan
 from phalanx.evaluation.errors import UnusablePredictions
+from phalanx.evaluation.pairing import pairs
 from phalanx.evaluation.passes import Progress, blamed
-from phalanx.evaluation.predictions import Batch, Predictions
+from phalanx.evaluation.predictions import Predictions
 from phalanx.metrics import ExactSums, average_precision_score, products
 from phalanx.metrics.comparison import Comparison, PairedAccuracy, paired_bootstrap
 from phalanx.metrics.intervals import normal_quantile
@@ -68,8 +67,11 @@ def compare_predictions(
     level: float = 0.95,
     progress: Progress = lambda stage, share: None,
 ) -> Judgement:
-    """Of the same examples in the same order. `amounts`: labels are numbers that predictions are to be near to, even
-    if all are whole. Raises UnusablePredictions when they are not the same examples, BadInput."""
+    """Of the same examples: in the same order, or in any if both have the column `id`.
+
+    `amounts`: labels are numbers that predictions are to be near to, even if all are whole. Raises UnusablePredictions
+    when they are not the same examples, BadInput.
+    """
     with blamed(f"{a.files[0]} and {b.files[0]}"):
         found, left_out = _compared(a, b, positive, amounts, level, progress)
     return Judgement(*_told_apart(a.files[0], b.files[0]), tuple(found), tuple(left_out))
@@ -88,10 +90,10 @@ def _compared(
         ranked = False
     if ranked:
         needles = PairedNeedles(positive)
-        for labels, one, other in _pairs(a, b, "score", "finding", progress):
+        for labels, one, other in pairs(a, b, "score", "finding", progress):
             needles.update(labels, one, other)
         gaps = needles.gaps(level)
-        for labels, one, other in _pairs(a, b, "score", "ranking", progress):
+        for labels, one, other in pairs(a, b, "score", "ranking", progress):
             gaps.update(labels, one, other)
         found.append(gaps.compute())
         bootstrapped = _average_precision(a, b, found[0].n, positive, level, progress)
@@ -103,7 +105,7 @@ def _compared(
         found.append(_absolute_errors(a, b, level, progress))
     elif called:
         accuracy = PairedAccuracy(level=level)
-        for labels, one, other in _pairs(a, b, "prediction", "tallying", progress):
+        for labels, one, other in pairs(a, b, "prediction", "tallying", progress):
             accuracy.update(labels, one, other)
         found.append(accuracy.compute())
     if not found:
@@ -127,7 +129,7 @@ def _average_precision(
     draws = min(DRAWS, DRAWN_EXAMPLES // count)
     if draws < FEWEST_DRAWS:
         return f"average precision: {count:,} examples are too many to draw anew {FEWEST_DRAWS} times"
-    parts = list(_pairs(a, b, "score", "drawing", progress))
+    parts = list(pairs(a, b, "score", "drawing", progress))
     labels, one, other = (np.concatenate([part[index] for part in parts]) for index in range(3))
     is_needle = labels == positive if positive is not None else labels.astype(np.int64) == 1
     return paired_bootstrap(
@@ -146,7 +148,7 @@ def _absolute_errors(a: Predictions, b: Predictions, level: float, progress: Pro
     """By the mean of the differences, which is normal where there are some dozens."""
     count = 0
     errors_a, errors_b, differences, squares = ExactSums(), ExactSums(), ExactSums(), ExactSums()
-    for labels, one, other in _pairs(a, b, "prediction", "measuring", progress):
+    for labels, one, other in pairs(a, b, "prediction", "measuring", progress):
         truth = products.numbers("label", labels)
         off_a, off_b = (np.abs(products.numbers("prediction", each) - truth) for each in (one, other))
         count += len(truth)
@@ -203,75 +205,6 @@ def _by_errors(
         level=level,
         higher_is_better=higher_is_better,
     )
-
-
-def _pairs(
-    a: Predictions, b: Predictions, role: str, stage: str, progress: Progress
-) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Labels and both columns, row by row. Raises UnusablePredictions where they are not of the same examples."""
-    roles = ("label", role, *(("id",) if a.has("id") and b.has("id") else ()))
-    streams = [_Rows(each, roles) for each in (a, b)]
-    row = 0
-    while True:
-        one, other = streams[0].peek(), streams[1].peek()
-        if one is None or other is None:
-            break
-        length = min(len(one["label"]), len(other["label"]))
-        one, other = streams[0].take(length), streams[1].take(length)
-        for name in roles:
-            if name != role:
-                _refuse_different(a, b, name, one[name], other[name], row)
-        progress(stage, streams[0].share)
-        yield one["label"], one[role], other[role]
-        row += length
-    if streams[0].peek() is not None or streams[1].peek() is not None:
-        longer = a if streams[0].peek() is not None else b
-        raise UnusablePredictions(
-            f"it has more than the {row:,} rows of {(b if longer is a else a).files[0]}",
-            where=str(longer.files[0]),
-            remedy="compare predictions of the same examples, in the same order",
-        )
-
-
-def _refuse_different(
-    a: Predictions, b: Predictions, name: str, one: NDArray[Any], other: NDArray[Any], row: int
-) -> None:
-    apart = one != other
-    if np.any(apart):
-        first = int(np.argmax(apart))
-        raise UnusablePredictions(
-            f"row {row + first:,} (counted from 0) has the {name} {_quoted(one[first])} in {a.files[0]}, but "
-            f"{_quoted(other[first])} in "
-            f"{b.files[0]}: these are not the same examples in the same order",
-            remedy="sort both by one column of names, and name it with --id to have it checked",
-        )
-
-
-def _quoted(value: Any) -> str:
-    return repr(value.item() if isinstance(value, np.generic) else value)
-
-
-class _Rows:
-    """Batches, taken by as many rows as are wanted."""
-
-    def __init__(self, predictions: Predictions, roles: tuple[str, ...]) -> None:
-        self._predictions = predictions
-        self._batches = predictions.batches(*roles)
-        self._left: Batch | None = None
-        self.share = 0.0
-
-    def peek(self) -> Batch | None:
-        if self._left is None or not len(self._left["label"]):
-            self._left = next(self._batches, None)
-            if self._left is not None:
-                self.share = self._predictions.share(self._left)
-        return self._left
-
-    def take(self, length: int) -> Batch:
-        assert self._left is not None
-        taken = {name: column[:length] for name, column in self._left.items()}
-        self._left = {name: column[length:] for name, column in self._left.items()}
-        return taken
 
 
 def compare_evaluations(a: Path, b: Path, level: float = 0.95) -> Judgement:
