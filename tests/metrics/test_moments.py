@@ -12,7 +12,7 @@ from phalanx.metrics import BadInput, Moments
 from phalanx.metrics.state import State
 
 numbers = st.floats(-1e6, 1e6).map(lambda value: 0.0 if abs(value) < 1e-6 else value)
-hard = st.tuples(st.sampled_from([0.0, 1.0, 1e9, -3e12, 1e100]), st.floats(1e-3, 1e3), st.integers(2, 60))
+hard = st.tuples(st.sampled_from([0.0, 1.0, 1e9, -3e12, 1e100]), st.sampled_from([1e-3, 0.7, 1e3]), st.integers(2, 60))
 
 
 def exactly(values: list[float], weights: list[float] | None = None) -> tuple[float, float]:
@@ -38,10 +38,14 @@ def test_far_from_zero_a_small_spread_survives_any_merges(
             other.update([value])
         merged.merge(other)
     mean, variance = exactly(values)
-    assert merged.count == count
-    assert merged.mean[0] == pytest.approx(mean, rel=1e-15 * count, abs=1e-15 * spread)
-    assert merged.variance[0] == pytest.approx(variance, rel=1e-12)
-    assert [merged.minimum[0], merged.maximum[0]] == [min(values), max(values)]
+    batches = Moments(1)
+    for part in range(parts):
+        batches.update(values[part::parts])
+    for found in (merged, batches):
+        assert found.count == count
+        assert found.mean[0] == pytest.approx(mean, rel=1e-15 * count, abs=1e-15 * spread)
+        assert found.variance[0] == pytest.approx(variance, rel=1e-12)
+        assert [found.minimum[0], found.maximum[0]] == [min(values), max(values)]
 
 
 @given(st.lists(st.tuples(numbers, st.floats(1e-3, 1e3)), min_size=1, max_size=40), st.integers(1, 4))
@@ -95,6 +99,13 @@ def test_an_outlier_among_many_leaves_the_mean_exact() -> None:
     expected = math.fsum([1e9, *many.tolist()]) / 100_001
     assert first.mean[0] == pytest.approx(expected, rel=1e-14)
     assert last.mean[0] == pytest.approx(expected, rel=1e-14)
+
+
+def test_what_never_changes_has_no_variance_at_all() -> None:
+    weights = np.random.default_rng(1).random(60)
+    for count in range(1, 60):
+        assert Moments(1).update([0.1] * count).update([0.1] * 7).variance[0] == 0
+        assert Moments(1, weighted=True).update([0.1] * count, weights[:count]).variance[0] == 0
 
 
 def test_of_nothing_all_is_undefined_and_a_weight_of_0_is_nothing() -> None:

@@ -90,7 +90,7 @@ class Moments(State):
         total = ExactSums() if heavy is None else ExactSums.of(heavy)
         weight = float(chunk.shape[1]) if heavy is None else float(total)
         near = (chunk.sum(axis=1) if heavy is None else chunk @ heavy) / weight
-        near = np.where(least == most, least, np.clip(near, least, most))  # what never changes has no spread at all
+        near = np.clip(near, least, most)  # though it was rounded: what never changes has no spread at all
         apart = chunk - near[:, None]
         heavier = apart if heavy is None else apart * heavy
         rest = heavier.sum(axis=1) / weight
