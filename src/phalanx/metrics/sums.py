@@ -86,10 +86,11 @@ class ExactSums:
         self._additions += 1
         digit = math.frexp(largest)[1] // _BITS
         rest = np.ldexp(values, -_BITS * digit)
+        whole = np.empty_like(rest)
         while True:
-            whole = np.trunc(rest)
+            np.trunc(rest, out=whole)
             self._digit(digit)[:] += totals(whole).astype(np.int64)
-            rest = rest - whole
+            rest -= whole
             if not rest.any():
                 return
             rest *= _BASE
@@ -227,5 +228,7 @@ def _exponents_apart(values: NDArray[np.float64]) -> int:
     """How far the binary exponents of the largest and the least of what is not 0 lie apart."""
     sizes = np.abs(values)
     largest = float(sizes.max(initial=0.0))
-    least = float(np.min(sizes, initial=math.inf, where=sizes > 0))
+    least = float(sizes.min(initial=math.inf))
+    if least == 0:
+        least = float(np.where(sizes > 0, sizes, math.inf).min())
     return math.frexp(largest)[1] - math.frexp(least)[1] if largest > 0 else 0
