@@ -61,7 +61,7 @@ def test_json_is_the_document_of_the_report_and_nothing_else(
     capsys: Captured,
 ) -> None:
     page = tmp_path / "page.html"
-    options = ["--home", str(trained_home.root), "--json", "--out", str(page)]
+    options = ["--home", str(trained_home.root), "--json", "--out", str(page), "--ranks", "2"]
     assert main(["evaluate", str(trained_encoder.directory), *options]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["page"] == str(page)

@@ -9,6 +9,7 @@ import pytest
 
 from phalanx.data import DataChanged
 from phalanx.evaluation import Evaluation, EvaluationError, NotACheckpoint, evaluate, open_checkpoint
+from phalanx.evaluation.evaluator import find_answers
 from phalanx.events.tables import TABLES
 from phalanx.pages.run_files import parse_evaluation
 from phalanx.training import CheckpointDamaged, TrainingError
@@ -85,6 +86,24 @@ def test_rows_are_those_of_the_declared_table(which: str, request: pytest.Fixtur
     assert {row["model"] for row in own} == {evaluation.loaded.job.spec.model.name}
     assert [row["model"] for row in rows[len(own) :]] == [score.name for score in evaluation.scores.baselines]
     assert {row["tokens"] for row in rows} == {evaluation.scores.tokens}
+
+
+@pytest.mark.parametrize(("which", "other"), [("of_decoder", "decoder"), ("of_encoder", "encoder")])
+def test_two_ranks_find_what_one_does(which: str, other: str, request: pytest.FixtureRequest) -> None:
+    alone: Evaluation = request.getfixturevalue(which)
+    trained: Trained = request.getfixturevalue(other)
+    told: list[tuple[str, float]] = []
+    two = evaluate(trained.directory, trained.cache, lambda stage, share: told.append((stage, share)), ranks=2)
+    assert two.scores.model.value == pytest.approx(alone.scores.model.value, rel=1e-6)
+    assert two.scores.model.standard_error == pytest.approx(alone.scores.model.standard_error, rel=1e-5)
+    assert two.scores.baselines == alone.scores.baselines
+    assert two.to_dict()["guesses"]["top5"]["value"] == pytest.approx(alone.to_dict()["guesses"]["top5"]["value"])
+    whole = find_answers(trained.directory, trained.cache, 0, 1)
+    parts = [find_answers(trained.directory, trained.cache, part, 2) for part in (0, 1)]
+    assert [len(part) for part in parts] == [len(whole) - len(whole) // 2, len(whole) // 2]
+    assert [len(each[-2]) for each in parts[1]] == [len(each[-2]) for each in whole[1::2]]
+    assert parts[1], "the second has something to do"
+    assert {("scoring", 0.0), ("scoring", 0.5), ("scoring", 1.0)} <= set(told)
 
 
 @pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/step-00000060"])

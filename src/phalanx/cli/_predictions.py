@@ -46,7 +46,7 @@ class Wanted:
 
     def named(self) -> list[str]:
         """Options that were given, and are of predictions only."""
-        plain = {"needles": False, "numbers": False, "show": (), "ranks": 1, "out": self.out}
+        plain = {"needles": False, "numbers": False, "show": (), "ranks": self.ranks, "out": self.out}
         options = {name: value for name, value in self.__dict__.items() if value != plain.get(name)}
         return [f"--{name.rstrip('_').replace('_', '-')}" for name in options]
 

@@ -17,6 +17,8 @@ from phalanx.foundation import Home, UsageError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from phalanx.cli._predictions import Wanted
+
 BAR_WIDTH = 30
 EXAMPLE_LINES = 12
 PLAIN_EVERY_S = 10.0
@@ -58,7 +60,7 @@ _STAGES = {
 @click.option("--cost-alarm", type=float, metavar="COST", help="and of a false alarm.")
 @click.option("--volume", type=float, metavar="N", help="Examples a day, where it will run.")
 @click.option("--base-rate", type=float, metavar="SHARE", help="Of needles, where it will run.  [default: as here]")
-@click.option("--ranks", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that read at once.")
+@click.option("--ranks", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the file, or in the run]")
 @home_option
 @json_option
@@ -111,7 +113,7 @@ def command(
             remedy="name a file of predictions, or leave the options out to evaluate a checkpoint",
         )
     with Progress(quiet=as_json) as progress:
-        document, page = _evaluate_checkpoint(paths[0], options["out"], home, progress)
+        document, page = _evaluate_checkpoint(paths[0], wanted, home, progress)
     if as_json:
         echo_safe_json(document | {"page": str(page)})
         return
@@ -120,7 +122,7 @@ def command(
     click.echo(f"\nPage: {one_line(str(page))}")
 
 
-def _evaluate_checkpoint(path: Path, out: Path | None, home: Home, progress: Progress) -> tuple[dict[str, Any], Path]:
+def _evaluate_checkpoint(path: Path, wanted: Wanted, home: Home, progress: Progress) -> tuple[dict[str, Any], Path]:
     """The document, and the page that was written. Rows go to the store."""
     logging.basicConfig(level=logging.WARNING, format="! %(message)s")  # above the bar, which is there by now
     progress("loading", 0.0)
@@ -128,9 +130,10 @@ def _evaluate_checkpoint(path: Path, out: Path | None, home: Home, progress: Pro
     from phalanx.evaluation import evaluate
     from phalanx.pages import write_checkpoint_page
 
+    out = wanted.out
     if out is not None:
         refuse_unwritable(out)
-    evaluation = evaluate(path, home.cache_dir, progress)
+    evaluation = evaluate(path, home.cache_dir, progress, wanted.ranks)
     document = evaluation.to_dict()
     checkpoint = evaluation.loaded.path.absolute()
     of_run = checkpoint.parent.name == "checkpoints"

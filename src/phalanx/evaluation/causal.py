@@ -10,7 +10,7 @@ job's seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,7 @@ ORDERS = {1: "byte frequencies", 4: "4-gram", 6: "6-gram"}
 MAX_TOKENS = 150_000  # some ten seconds of two cores for the demo's model
 CONTEXT_SHARE = 4  # of a window that is only read
 Progress = Callable[[str, float], None]
+Answer = tuple[NDArray[np.float64], Guess]
 
 
 @dataclass(frozen=True)
@@ -62,43 +63,68 @@ def cut(tokens: int, sequence_length: int, max_tokens: int) -> Blocks:
     return Blocks(np.maximum(last - length, 0), blocks * step + 1, last, length)
 
 
-def costs_of_model(
-    model: nn.Module, stream: NDArray[np.int64], blocks: Blocks, vocabulary_size: int, progress: Progress
-) -> tuple[NDArray[np.float64], list[Guess]]:
-    """Nats of each of `blocks.targets`, float64 [m], and what was guessed there."""
-    rows = row_count(blocks.length * vocabulary_size)
+def answers(
+    model: nn.Module,
+    corpus: Corpus,
+    sequence_length: int,
+    max_tokens: int = MAX_TOKENS,
+    *,
+    part: int = 0,
+    parts: int = 1,
+) -> Iterator[Answer]:
+    """Nats of the targets and what was guessed there, some windows at a time; every `parts`th time, from `part` on."""
+    vocabulary = corpus.vocabulary
+    stream = _stream(corpus)
+    blocks = cut(len(stream) - 1, sequence_length, max_tokens)
+    rows = row_count(blocks.length * vocabulary.size)
     read = np.arange(blocks.length + 1)
-    costs, guesses = [], []
     with torch.inference_mode():
-        for start in range(0, len(blocks.windows), rows):
-            part = slice(start, start + rows)
-            places = blocks.windows[part, None] + read
+        for start in range(part * rows, len(blocks.windows), parts * rows):
+            windows = slice(start, start + rows)
+            places = blocks.windows[windows, None] + read
             tokens = torch.from_numpy(stream[places])
             logits: torch.Tensor = model(tokens[:, :-1])
-            predicted = (places[:, 1:] >= blocks.first[part, None]) & (places[:, 1:] <= blocks.last[part, None])
+            predicted = (places[:, 1:] >= blocks.first[windows, None]) & (places[:, 1:] <= blocks.last[windows, None])
             keep = torch.from_numpy(predicted)
             chosen, right = logits[keep].float(), tokens[:, 1:][keep]
-            costs.append(F.cross_entropy(chosen, right, reduction="none").double().numpy())
-            guesses.append(Guess.of(chosen, right))
-            progress("scoring", min(1.0, (start + rows) / len(blocks.windows)))
-    return np.concatenate(costs), guesses
+            costs = F.cross_entropy(chosen, right, reduction="none").double().numpy()
+            yield costs, Guess.of(chosen, right)
+
+
+def _stream(corpus: Corpus) -> NDArray[np.int64]:
+    """The held-out text after one end mark."""
+    assert corpus.vocabulary.eos_id is not None, "a causal corpus has end marks"
+    return np.concatenate([[corpus.vocabulary.eos_id], corpus.held_out.tokens]).astype(np.int64)
 
 
 def score(
-    model: nn.Module, corpus: Corpus, sequence_length: int, progress: Progress, max_tokens: int = MAX_TOKENS
+    model: nn.Module,
+    corpus: Corpus,
+    sequence_length: int,
+    progress: Progress,
+    max_tokens: int = MAX_TOKENS,
+    found: Iterable[Answer] | None = None,
 ) -> Scores:
-    """Of `model` (tokens int64 [B, T] to logits [B, T, V]) on the corpus's held-out text.
+    """Of `model` (tokens int64 [B, T] to logits [B, T, V]) on the corpus's held-out text. `found`: its `answers`, if
+    others have them already.
 
     Raises NothingToPredict, NotFinite.
     """
     vocabulary, text = corpus.vocabulary, corpus.held_out
-    assert vocabulary.eos_id is not None, "a causal corpus has end marks"
-    stream = np.concatenate([[vocabulary.eos_id], text.tokens]).astype(np.int64)
+    stream = _stream(corpus)
     blocks = cut(len(text.tokens), sequence_length, max_tokens)
     targets = blocks.targets
     document = np.searchsorted(text.offsets, targets - 1, side="right") - 1
     sizes = by_cluster(document, vocabulary.byte_lengths[stream[targets]], text.documents).astype(np.int64)
-    costs, guesses = costs_of_model(model, stream, blocks, vocabulary.size, progress)
+    parts: list[NDArray[np.float64]] = []
+    guesses: list[Guess] = []
+    done = 0
+    for cost, guess in found if found is not None else answers(model, corpus, sequence_length, max_tokens):
+        parts.append(cost)
+        guesses.append(guess)
+        done += len(cost)
+        progress("scoring", done / len(targets))
+    costs = np.concatenate(parts)
     by_document = by_cluster(document, costs, text.documents)
     seen = sizes > 0
     names = np.array(corpus.names("held_out"))

@@ -18,6 +18,7 @@ from phalanx.data import Corpus, DataChanged, LoaderSpec, reopen
 from phalanx.evaluation import causal, examples, masked
 from phalanx.evaluation.causal import Progress
 from phalanx.evaluation.errors import NotACheckpoint
+from phalanx.evaluation.ranks import answers_of_ranks
 from phalanx.evaluation.scores import UNITS, Scores, as_dict
 from phalanx.metrics import MeanLoss
 from phalanx.training import LoadedModel, load_model
@@ -80,8 +81,9 @@ class Evaluation:
             yield common | metric | {"model": score.name, "value": score.value, "is_baseline": True}
 
 
-def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None) -> Evaluation:
-    """Score a checkpoint, or the newest good one of a run directory; `cache_dir` holds prepared corpora.
+def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None, ranks: int = 1) -> Evaluation:
+    """Score a checkpoint, or the newest good one of a run directory; `cache_dir` holds prepared corpora. `ranks`:
+    processes that the model is run on.
 
     `progress(stage, share)`: the stages of `data.prepare`, then `scoring`, `counting`, `writing`. Raises
     NotACheckpoint, DataChanged when the text is no longer that of the training, and the errors of
@@ -92,13 +94,24 @@ def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None) -> E
     loaded = open_checkpoint(path)
     corpus = _corpus(loaded, cache_dir, report)
     spec = loaded.job.spec
+    found = answers_of_ranks(find_answers, loaded.path, cache_dir, ranks, report) if ranks > 1 else None
     if spec.model.objective == "causal-lm":
-        scores = causal.score(loaded.module, corpus, spec.data.sequence_length, report)
+        scores = causal.score(loaded.module, corpus, spec.data.sequence_length, report, found=found)
         shown = examples.continuations(loaded, corpus, report)
     else:
-        scores = masked.score(loaded.module, corpus, LoaderSpec.of(spec), report)
+        scores = masked.score(loaded.module, corpus, LoaderSpec.of(spec), report, found=found)
         shown = examples.masked_guesses(loaded, corpus, report)
     return Evaluation(loaded, scores, tuple(shown), time.perf_counter() - start)
+
+
+def find_answers(path: Path, cache_dir: Path, part: int, parts: int) -> list[Any]:
+    """Of every `parts`th piece of the held-out text, from `part` on, what `causal` or `masked` calls the answers."""
+    loaded = open_checkpoint(path)
+    corpus = _corpus(loaded, cache_dir, lambda stage, share: None)
+    spec = loaded.job.spec
+    if spec.model.objective == "causal-lm":
+        return list(causal.answers(loaded.module, corpus, spec.data.sequence_length, part=part, parts=parts))
+    return list(masked.answers(loaded.module, corpus, LoaderSpec.of(spec), part=part, parts=parts))
 
 
 def open_checkpoint(path: Path) -> LoadedModel:

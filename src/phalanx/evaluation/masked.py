@@ -7,7 +7,7 @@ given the same masked rows; one more is shown the true neighbours, which the mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from phalanx.data import Corpus, Loader, LoaderSpec
+from phalanx.data import Batch, Corpus, Loader, LoaderSpec
 from phalanx.evaluation.guesses import Guess, Guesses
 from phalanx.evaluation.neighbours import NeighbourTables
 from phalanx.evaluation.scores import MODEL, TABLE_SYMBOLS, Answers, Scores, beginning, by_cluster, compare, row_count
@@ -25,6 +25,7 @@ from phalanx.metrics import MeanLoss
 SEED = 20_181_011  # the day BERT's paper appeared: any fixed number does
 MAX_TOKENS = 400_000
 Progress = Callable[[str, float], None]
+Answer = tuple[NDArray[np.int64], NDArray[np.float64], Guess]
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,35 @@ class Places:
 
 
 def score(
-    model: nn.Module, corpus: Corpus, spec: LoaderSpec, progress: Progress, max_tokens: int = MAX_TOKENS
+    model: nn.Module,
+    corpus: Corpus,
+    spec: LoaderSpec,
+    progress: Progress,
+    max_tokens: int = MAX_TOKENS,
+    found: Iterable[Answer] | None = None,
 ) -> Scores:
-    """Of `model` (`predict(tokens, document, positions)` to logits [M, V]) on the corpus's held-out text.
+    """Of `model` (`predict(tokens, document, positions)` to logits [M, V]) on the corpus's held-out text. `found`: its
+    `answers`, if others have them already.
 
     Raises NothingToPredict, NotFinite; TextTooSmall when the training text is smaller than a batch.
     """
-    vocabulary = corpus.vocabulary
-    assert vocabulary.mask_id is not None, "a masked corpus has [MASK]"
     loader = Loader(corpus, replace(spec, seed=SEED))
-    rows = row_count(round(spec.sequence_length * spec.mask_probability) * vocabulary.size)
     total = min(loader.held_out_rows, max(1, max_tokens // spec.sequence_length))
     tables = _tables(corpus)
     hits: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (MODEL, *_GUESSES)}
     sizes, losses, tokens, done = [], [], 0, 0
     made: list[Guess] = []
     rows_of: list[NDArray[np.int64]] = []
-    for batch in loader.validation_batches(max_tokens, rows):
-        places = Places.of(batch.arrays, vocabulary.mask_id)
+    answered = found if found is not None else answers(model, corpus, spec, max_tokens)
+    for batch, (best, cost, guess) in zip(_batches(loader, corpus, spec, max_tokens), answered, strict=True):
+        places = Places.of(batch.arrays, _mask_id(corpus))
         row = places.flat // spec.sequence_length
         count = len(batch.arrays["tokens"])
-        best, cost, guess = _answers_of_model(model, batch.arrays, places)
         made.append(guess)
         rows_of.append(row + done)
         guesses = {MODEL: best} | {name: guess(tables, places) for name, guess in _GUESSES.items()}
-        for name, answers in guesses.items():
-            hits[name].append(by_cluster(row, answers == places.targets, count))
+        for name, guessed in guesses.items():
+            hits[name].append(by_cluster(row, guessed == places.targets, count))
         sizes.append(np.bincount(row, minlength=count))
         losses.append(by_cluster(row, cost, count))
         tokens, done = tokens + batch.real_tokens, done + count
@@ -101,9 +105,34 @@ def score(
     return replace(scores, guesses=Guesses.of(made, np.concatenate(rows_of), done).to_dict())
 
 
-def _answers_of_model(
-    model: nn.Module, arrays: dict[str, NDArray[np.int64]], places: Places
-) -> tuple[NDArray[np.int64], NDArray[np.float64], Guess]:
+def answers(
+    model: nn.Module,
+    corpus: Corpus,
+    spec: LoaderSpec,
+    max_tokens: int = MAX_TOKENS,
+    *,
+    part: int = 0,
+    parts: int = 1,
+) -> Iterator[Answer]:
+    """Of each batch the best guesses, the nats of the truth and how the two compare; of every `parts`th, from `part`
+    on."""
+    loader = Loader(corpus, replace(spec, seed=SEED))
+    for number, batch in enumerate(_batches(loader, corpus, spec, max_tokens)):
+        if number % parts == part:
+            yield _answers_of_model(model, batch.arrays, Places.of(batch.arrays, _mask_id(corpus)))
+
+
+def _batches(loader: Loader, corpus: Corpus, spec: LoaderSpec, max_tokens: int) -> Iterator[Batch]:
+    rows = row_count(round(spec.sequence_length * spec.mask_probability) * corpus.vocabulary.size)
+    return loader.validation_batches(max_tokens, rows)
+
+
+def _mask_id(corpus: Corpus) -> int:
+    assert corpus.vocabulary.mask_id is not None, "a masked corpus has [MASK]"
+    return corpus.vocabulary.mask_id
+
+
+def _answers_of_model(model: nn.Module, arrays: dict[str, NDArray[np.int64]], places: Places) -> Answer:
     """The best guess, the nats of the truth, and how the two compare, at each place."""
     with torch.inference_mode():
         logits: torch.Tensor = model.predict(  # type: ignore[operator]
