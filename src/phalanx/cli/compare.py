@@ -22,7 +22,13 @@ from phalanx.foundation import UsageError
 @click.option("--id", "id_", metavar="COLUMN", help="A name of each example: by it, rows may stand in any order.")
 @click.option("--positive", metavar="LABEL", help="Which label is the needle.  [default: 1 or true]")
 @click.option("--numbers", is_flag=True, help="Labels are amounts, not classes, even if all are whole.")
-@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of intervals; a difference is real where p < 1 - level.",
+)
 @json_option
 def command(
     a: Path,
