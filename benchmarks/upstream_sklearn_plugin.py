@@ -33,8 +33,6 @@ REPORT = "PHALANX_SKLEARN_REPORT"
 HOMES = (sklearn.metrics, sklearn.calibration)
 _WORDS = 4000  # characters of an error: enough for what was expected and what was found
 
-targets.UndefinedMetricWarning = UndefinedMetricWarning  # type: ignore[misc]
-
 
 def shared() -> dict[str, tuple[ModuleType, Callable[..., Any]]]:
     """The names of functions that both have, each with scikit-learn's public module and its function."""
@@ -157,5 +155,6 @@ def _is_metric(value: object) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    targets.UndefinedMetricWarning = UndefinedMetricWarning  # type: ignore[misc]  # here: others import this file too
     all_functions()  # loads every module that it has
     config.pluginmanager.register(Replacing(), "phalanx-replaces-sklearn")
