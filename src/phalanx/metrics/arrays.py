@@ -92,6 +92,18 @@ def weights(data: ArrayLike | None, length: int, name: str = "sample_weight") ->
     return found
 
 
+def weights_as_made(data: ArrayLike | None, length: int, weighted: bool) -> NDArray[np.float64] | None:
+    """`weights` of a state that was made `weighted`, or None of one that was not. Raises BadInput for the other."""
+    found = weights(data, length, "weights")
+    if (found is not None) != weighted:
+        raise BadInput(
+            f"weights are {'given' if found is not None else 'missing'}, but this state was made "
+            f"{'without' if found is not None else 'with'} them",
+            remedy="make it with weighted=True, and give them with every batch, or give none",
+        )
+    return found
+
+
 def needles(name: str, data: ArrayLike, positive: object = None) -> NDArray[np.bool_]:
     """Bool [n]: which examples are needles. `positive`: the label that says so; without it 1 and True do, beside 0
     (or -1) and False. Raises BadInput for other labels."""

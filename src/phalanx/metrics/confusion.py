@@ -127,13 +127,7 @@ class ConfusionMatrix(State):
         """Classes [n] each, weights [n] where `weighted`. Raises BadInput."""
         truth, called = arrays.labels("y_true", y_true), arrays.labels("y_pred", y_pred)
         arrays.same_length(y_true=len(truth), y_pred=len(called))
-        heavy = arrays.weights(weights, len(truth), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(truth), self.weighted)
         # What is refused in a later part leaves no trace of the earlier ones.
         seen = (
             self if len(truth) <= _CHUNK else type(self)(self._labels if self.fixed else None, weighted=self.weighted)

@@ -34,13 +34,7 @@ class Pearson(State):
     def update(self, x: arrays.ArrayLike, y: arrays.ArrayLike, weights: arrays.ArrayLike | None = None) -> Self:
         """Numbers [n] each; weights [n] where `weighted`. Raises BadInput."""
         one, other = _pairs(x, y)
-        heavy = arrays.weights(weights, len(one), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(one), self.weighted)
         if heavy is not None:
             self._weight.add(products.bounded("weights", heavy))
         self.count += len(one)

@@ -65,13 +65,7 @@ class Moments(State):
         if found.ndim != 2 or found.shape[1] != self.columns:
             raise BadInput(f"rows have the shape {found.shape}, not [n, {self.columns}]", remedy="give all columns")
         found = arrays.finite("rows", arrays.floats("rows", found))
-        heavy = arrays.weights(weights, len(found), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(found), self.weighted)
         if len(found) and max(float(found.max()), -float(found.min())) > _LARGEST:
             raise BadInput("rows hold numbers beyond 1e150, whose squares no double holds", remedy="scale them down")
         if heavy is not None:

@@ -118,13 +118,7 @@ class MultilabelConfusion(State):
         """0 and 1, or truths, [n, labels] each; weights [n] where `weighted`. Raises BadInput."""
         truth, called = arrays.indicators("y_true", y_true), arrays.indicators("y_pred", y_pred)
         arrays.same_length(y_true=len(truth), y_pred=len(called))
-        heavy = arrays.weights(weights, len(truth), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(truth), self.weighted)
         size = self._size or truth.shape[1]
         for name, found in (("y_true", truth), ("y_pred", called)):
             if found.shape[1] != size or not size:

@@ -64,13 +64,7 @@ class _Chances(State):
                 raise BadInput(f"y_prob has the shape {chances.shape}, not [n, {len(self.labels)}]")
         arrays.same_length(y_true=len(truth), y_prob=len(chances))
         _check_chances(chances)
-        heavy = arrays.weights(weights, len(truth), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(truth), self.weighted)
         return self._add_chances(truth, chances, heavy)
 
     def _add_chances(self, truth: NDArray[Any], chances: Floats, heavy: Floats | None) -> Self:

@@ -213,11 +213,5 @@ def _taken(
     is_needle = arrays.needles("labels", labels, state.positive)
     found = arrays.scores("scores", scores)
     arrays.same_length(labels=len(is_needle), scores=len(found))
-    heavy = arrays.weights(weights, len(found), "weights")
-    if (heavy is not None) != state.weighted:
-        raise BadInput(
-            f"weights are {'given' if heavy is not None else 'missing'}, but this state was made for scores "
-            f"{'without' if heavy is not None else 'with'} them",
-            remedy="make it with weighted=True, and give them with every batch, or give none",
-        )
+    heavy = arrays.weights_as_made(weights, len(found), state.weighted)
     return is_needle, found, heavy

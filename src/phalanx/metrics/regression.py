@@ -220,13 +220,7 @@ def _taken(
     truth = products.numbers("y_true", y_true, state.outputs)
     called = products.numbers("y_pred", y_pred, state.outputs)
     arrays.same_length(y_true=len(truth), y_pred=len(called))
-    heavy = arrays.weights(weights, len(truth), "weights")
-    if (heavy is not None) != state.weighted:
-        raise BadInput(
-            f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-            f"{'without' if heavy is not None else 'with'} them",
-            remedy="make it with weighted=True, and give them with every batch, or give none",
-        )
+    heavy = arrays.weights_as_made(weights, len(truth), state.weighted)
     truth, called = truth.reshape(-1, state.outputs or 1), called.reshape(-1, state.outputs or 1)
     if heavy is None:
         return truth, called, None

@@ -157,13 +157,7 @@ class Retrieval(State):
             raise BadInput(f"relevance is not negative; {int((gains < 0).sum()):,} of {gains.size:,} are")
         if len(found) and not found.shape[1]:
             raise BadInput("a query has no items", remedy="leave it out, or count it as without an answer yourself")
-        heavy = arrays.weights(weights, len(found), "weights")
-        if (heavy is not None) != self.weighted:
-            raise BadInput(
-                f"weights are {'given' if heavy is not None else 'missing'}, but this state was made "
-                f"{'without' if heavy is not None else 'with'} them",
-                remedy="make it with weighted=True, and give them with every batch, or give none",
-            )
+        heavy = arrays.weights_as_made(weights, len(found), self.weighted)
         if heavy is not None:
             there = products.bounded("weights", heavy) > 0
             gains, found, heavy = gains[there], found[there], heavy[there]

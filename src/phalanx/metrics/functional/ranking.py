@@ -338,6 +338,7 @@ def _roc_auc_of_classes(
     if average not in options:
         raise BadInput(f"average must be one of {options} for multiclass problems")
     if average is None and multi_class == "ovo":
+        # A pair of classes is no class: scikit-learn has no answer either, and this is how it says so.
         raise NotImplementedError("average=None is not implemented for multi_class='ovo'.")
     if multi_class not in ("ovo", "ovr"):
         raise BadInput(
