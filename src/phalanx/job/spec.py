@@ -21,7 +21,7 @@ API_VERSION: Final = "phalanx.dev/v1alpha1"
 MAX_WORKERS = 4096
 
 Name = Annotated[str, Field(json_schema_extra={"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"})]
-Objective = Literal["causal-lm", "masked-lm"]
+Objective = Literal["causal-lm", "masked-lm", "classify", "regress", "tag", "translate"]
 Precision = Literal["auto", "fp32", "bf16"]
 OptimizerName = Literal["adamw", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine", "trapezoid"]
