@@ -6,6 +6,9 @@ DataError               exit 2   the root
 ├── NotText                      it is binary, or not UTF-8
 ├── TextTooSmall                 too little for what the job wants of it
 ├── DataChanged                  the source no longer gives the text that a run began with
+├── DatasetDamaged               a built dataset's file is missing, cut, altered, or of another dataset
+├── TokenizersDiffer             datasets of different vocabularies cannot be mixed
+├── BadTable                     a file of examples has no such column, a line that does not fit, or a bad label
 ├── UnfitVocabulary              this kind or size of vocabulary cannot serve the objective
 └── Unscalable                   numbers that cannot be scaled, or a scaler's file that cannot be read
 """
@@ -37,6 +40,18 @@ class TextTooSmall(DataError):
 
 class DataChanged(DataError):
     """The source no longer gives the corpus that a run was begun with, and that one is not in the cache."""
+
+
+class DatasetDamaged(DataError):
+    """A file of a built dataset is missing, cut, altered, or belongs to another dataset."""
+
+
+class TokenizersDiffer(DataError):
+    """Datasets that were made with different vocabularies are asked to be mixed."""
+
+
+class BadTable(DataError):
+    """A file of examples is not the table that was expected."""
 
 
 class UnfitVocabulary(DataError):
