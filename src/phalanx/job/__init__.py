@@ -18,6 +18,7 @@ from phalanx.job.security import not_enforced, unenforceable
 from phalanx.job.spec import (
     API_VERSION,
     FINAL_PHASES,
+    ColumnsSpec,
     Condition,
     DataSpec,
     Job,
@@ -41,6 +42,7 @@ __all__ = [
     "API_VERSION",
     "EXIT_CODES",
     "FINAL_PHASES",
+    "ColumnsSpec",
     "Condition",
     "Coverage",
     "DataSpec",

@@ -61,6 +61,9 @@ class ModelSpec(Value):
     name: str = Field(description="A name of the model catalogue, such as bert-tiny.")
     objective: Objective = Field(description="What the model learns to predict: the next token, or masked ones.")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the model's own default.")
+    weights: str | None = Field(
+        default=None, min_length=1, description="Begin with those of a run, checkpoint or Hugging Face directory."
+    )
 
 
 class VocabularySpec(Value):
@@ -68,6 +71,18 @@ class VocabularySpec(Value):
     size: int = Field(
         default=4096, ge=256, le=262_144, description="Entries; ignored for bytes, which has 256 + specials."
     )
+
+
+Column = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
+
+
+class ColumnsSpec(Value):
+    """Columns of a table of examples, by name or by number from 1. None: found by the usual names."""
+
+    text: Column | None = Field(default=None, description="The text, or the first of a pair; tag: the word.")
+    pair: Column | None = Field(default=None, description="The second text of a pair.")
+    label: Column | None = Field(default=None, description="What is to be learned; tag: the word's tag.")
+    header: bool | None = Field(default=None, description="Whether the first line holds names; null: by its words.")
 
 
 class DataSpec(Value):
@@ -78,6 +93,13 @@ class DataSpec(Value):
     vocabulary: VocabularySpec = Field(default=VocabularySpec(), description="How text becomes tokens.")
     held_out: float = Field(default=0.05, gt=0, lt=0.5, description="Share of files kept for validation, by file hash.")
     mask_probability: float = Field(default=0.15, gt=0, lt=1, description="masked-lm: share of tokens to predict.")
+    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Of a table of examples (classify, regress, tag).")
+    labels: tuple[str, ...] | None = Field(
+        default=None, description="Names of the labels, in their order; null: those of the training examples, sorted."
+    )
+    held_out_source: str | None = Field(
+        default=None, min_length=1, description="A table of examples to validate on; null: a share of the source."
+    )
 
 
 class OptimizerSpec(Value):
