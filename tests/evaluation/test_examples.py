@@ -79,7 +79,7 @@ def test_guesses_are_the_likeliest_words_of_what_is_shown_and_of_nothing_else(en
         row = torch.tensor([[vocabulary.cls_id, *sentence, vocabulary.sep_id]])
         place = torch.tensor([1 + sentence.index(vocabulary.mask_id)])
         with torch.no_grad():
-            logits = encoder.module.predict(row, torch.ones_like(row), place)[0]
+            logits = encoder.module.predict({"tokens": row, "document": torch.ones_like(row), "positions": place})[0]
         for piece, probability in example["guesses"]:
             assert probability == pytest.approx(float(logits.softmax(-1)[ids[piece]]), rel=1e-4)
         true = vocabulary.decode([*vocabulary.encode(before), ids[example["truth"]], *vocabulary.encode(after)])

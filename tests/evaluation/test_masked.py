@@ -22,8 +22,9 @@ class Answers(nn.Module):
         super().__init__()
         self.size, self.token = size, token
 
-    def predict(self, tokens: torch.Tensor, document: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        assert (document.flatten()[positions] > 0).all()
+    def predict(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        positions = batch["positions"]
+        assert (batch["document"].flatten()[positions] > 0).all()
         logits = torch.zeros(len(positions), self.size)
         if self.token is not None:
             logits[:, self.token] = 3.0
@@ -87,7 +88,8 @@ def test_the_model_is_scored_as_a_plain_loop_does(encoder: Trained) -> None:
     for seen, true in rows(encoder):
         document = torch.from_numpy(np.cumsum(np.array([seen]) == cls_id, axis=1, dtype=np.int32))
         with torch.no_grad():
-            logits = encoder.module.predict(torch.tensor([seen]), document, torch.arange(len(seen)))
+            batch = {"tokens": torch.tensor([seen]), "document": document, "positions": torch.arange(len(seen))}
+            logits = encoder.module.predict(batch)
         for place, token in enumerate(seen):
             if token == mask:
                 hits += int(logits[place].argmax()) == true[place]

@@ -44,7 +44,7 @@ def test_dropout_is_the_jobs_or_the_models_own():
 def test_bert_tiny_has_the_published_shape():
     config = resolve("bert-tiny", 30_522, 128, None)
     assert (config.layers, config.hidden, config.heads) == (2, 128, 2)
-    assert MODELS["bert-tiny"].objective == "masked-lm"
+    assert MODELS["bert-tiny"].objectives[0] == "masked-lm"
 
 
 def test_an_unknown_name_is_told_the_nearest():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from phalanx.models import MODELS, Decoder, build, resolve
-from phalanx.models.decoder import Cache, rotate, squared_relu
+from phalanx.models.decoder import squared_relu
+from phalanx.models.rotary import rotate
 
 VOCABULARY, LENGTH = 47, 20
 DECODERS = [name for name, entry in MODELS.items() if entry.family == "decoder"]
@@ -159,9 +160,9 @@ def test_the_gradient_of_the_squared_relu_is_right():
 def test_a_cache_read_token_by_token_gives_the_logits_of_reading_at_once():
     module = decoder().eval()
     tokens = some_tokens(2)
-    cache = Cache()
+    cache = module.new_cache(2, LENGTH)
     with torch.no_grad():
         whole = module(tokens)
         parts = [module(tokens[:, :7], cache)] + [module(tokens[:, i : i + 1], cache) for i in range(7, LENGTH)]
-    assert cache.length == LENGTH
+    assert cache.used == LENGTH
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)

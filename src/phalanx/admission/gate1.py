@@ -69,14 +69,14 @@ def _model(job: Job) -> Iterator[Finding]:
         known = ", ".join(MODELS)
         remedy = f"did you mean {guess}? there are: {known}" if guess else f"use one of: {known}"
         yield _finding("model.unknown", model.name, "spec.model.name", f"there is no model {model.name!r}", remedy)
-    elif entry.objective != model.objective:
-        fitting = ", ".join(name for name, other in MODELS.items() if other.objective == model.objective)
+    elif model.objective not in entry.objectives:
+        fitting = ", ".join(name for name, other in MODELS.items() if model.objective in other.objectives)
         yield _finding(
             "model.objective",
             model.name,
             "spec.model.objective",
-            f"{model.name} learns {entry.objective}, not {model.objective}",
-            f"use objective: {entry.objective}" + (f", or a model for {model.objective}: {fitting}" if fitting else ""),
+            f"{model.name} learns {' or '.join(entry.objectives)}, not {model.objective}",
+            f"use objective: {entry.objectives[0]}, or a model for {model.objective}: {fitting or 'there is none yet'}",
         )
 
 

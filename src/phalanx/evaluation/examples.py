@@ -114,7 +114,12 @@ def _guesses(
 ) -> list[list[Any]]:
     row = torch.tensor([[vocabulary.cls_id, *shown.tolist(), vocabulary.sep_id]])
     with torch.inference_mode():
-        logits = loaded.module.predict(row, torch.ones_like(row, dtype=torch.int32), torch.tensor([at + 1]))  # type: ignore[operator]
+        batch = {
+            "tokens": row,
+            "document": torch.ones_like(row, dtype=torch.int32),
+            "positions": torch.tensor([at + 1]),
+        }
+        logits = loaded.module.predict(batch)  # type: ignore[operator]
         best = logits[0].softmax(-1).topk(min(GUESSES, logits.shape[-1]))
     return [[vocabulary.token(int(id_)), float(p)] for p, id_ in zip(best.values, best.indices, strict=True)]
 

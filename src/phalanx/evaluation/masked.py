@@ -135,9 +135,8 @@ def _mask_id(corpus: Corpus) -> int:
 def _answers_of_model(model: nn.Module, arrays: dict[str, NDArray[np.int64]], places: Places) -> Answer:
     """The best guess, the nats of the truth, and how the two compare, at each place."""
     with torch.inference_mode():
-        logits: torch.Tensor = model.predict(  # type: ignore[operator]
-            torch.from_numpy(arrays["tokens"]), torch.from_numpy(arrays["document"]), torch.from_numpy(places.flat)
-        ).float()
+        batch = {name: torch.from_numpy(arrays[name]) for name in ("tokens", "document")}
+        logits: torch.Tensor = model.predict({**batch, "positions": torch.from_numpy(places.flat)})  # type: ignore[operator]
         targets = torch.from_numpy(places.targets)
         cost = F.cross_entropy(logits, targets, reduction="none")
         return logits.argmax(1).numpy(), cost.double().numpy(), Guess.of(logits, targets)

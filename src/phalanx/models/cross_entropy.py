@@ -15,13 +15,13 @@ from torch import Tensor
 _CHUNK = 1 << 18  # numbers at a time: 1 MB of float32, a core's second-level cache
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, ignored: int | None = None) -> Tensor:
     """Sum over rows of -log softmax(logits)[target], in nats: float32 scalar.
 
     `logits` [N, V] of any floating dtype, reckoned with in float32; `targets` int64 [M] of the first M rows: rows
-    beyond them count nothing.
+    beyond them count nothing, nor do those whose target is `ignored`.
     """
-    total: Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
+    total: Tensor = _CrossEntropy.apply(logits, targets, ignored)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -54,7 +54,7 @@ class _CrossEntropy(torch.autograd.Function):
     """The gradient, softmax minus one at the target, is made with the loss and only scaled in backward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: int | None) -> Tensor:
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), device=logits.device)
         rows = max(1, _CHUNK // logits.shape[1])
@@ -63,16 +63,20 @@ class _CrossEntropy(torch.autograd.Function):
             end = min(start + rows, wanted)
             some, target = logits[start:end], targets[start:end, None]
             probabilities = some.softmax(-1, dtype=torch.float32)
-            total += _costs(some, target, probabilities).sum()
+            skipped = None if ignored is None else target == ignored
+            if skipped is not None:
+                target = target.masked_fill(skipped, 0)
+            costs = _costs(some, target, probabilities)
+            total += (costs if skipped is None else costs.masked_fill(skipped[:, 0], 0)).sum()
             if gradient is not None:
                 probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
-                gradient[start:end] = probabilities
+                gradient[start:end] = probabilities if skipped is None else probabilities.masked_fill_(skipped, 0)
         if gradient is not None:
             gradient[wanted:] = 0
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer[0].to(gradient.dtype), None
+        return gradient * outer[0].to(gradient.dtype), None, None

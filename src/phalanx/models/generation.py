@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from phalanx.models.decoder import Cache, Decoder
+from phalanx.models.decoder import Decoder
 
 
 def generate(
@@ -48,12 +48,12 @@ def _tokens(
 ) -> Iterator[int]:
     generator = torch.Generator().manual_seed(seed)
     limit = model.config.sequence_length
-    window, cache = text[-limit:], Cache()
+    window, cache = text[-limit:], model.new_cache(1, limit)
     for _ in range(max_tokens):
-        if cache.length == limit:
-            window, cache = text[-max(1, limit // 2) :], Cache()
+        if cache.used == limit:
+            window, cache = text[-max(1, limit // 2) :], model.new_cache(1, limit)
         with torch.inference_mode():
-            logits = model(torch.tensor([window]), cache)[0, -1]
+            logits = model(torch.tensor([window]), cache, last=True)[0, -1]
             token = int(_draw(logits, temperature, top_k, generator))
         if token == stop:
             return

@@ -10,24 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from phalanx.models import Encoder, build, resolve
-from phalanx.models.encoder import places
+from phalanx.models import Bert, build, resolve
+from phalanx.models.causal import places_in
 
 VOCABULARY, LENGTH = 61, 24
 
 
-def encoder(dropout: float = 0.0, spread: float = 0.3) -> Encoder:
+def encoder(dropout: float = 0.0, spread: float = 0.3) -> Bert:
     """With weights large enough that every part matters, biases and norms included."""
     torch.manual_seed(3)
     module = build(resolve("bert-tiny", VOCABULARY, LENGTH, dropout))
-    assert isinstance(module, Encoder)
+    assert isinstance(module, Bert)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * spread)
     return module
 
 
-def published(module: Encoder, tokens: Tensor) -> Tensor:
+def published(module: Bert, tokens: Tensor) -> Tensor:
     """Logits [n, V] of one whole document [n] (Devlin et al. 2019; Vaswani et al. 2017), written out plainly."""
     weights = dict(module.named_parameters())
 
@@ -44,7 +44,12 @@ def published(module: Encoder, tokens: Tensor) -> Tensor:
 
     config = module.config
     width = config.hidden // config.heads
-    hidden = norm("norm", weights["embedding.weight"][tokens] + weights["positions.weight"][: len(tokens)])
+    hidden = norm(
+        "norm",
+        weights["embedding.weight"][tokens]
+        + weights["positions.weight"][: len(tokens)]
+        + weights["segments.weight"][0],
+    )
     for layer in range(config.layers):
         block = f"blocks.{layer}"
         query, key, value = linear(f"{block}.attention_in", hidden).chunk(3, dim=-1)
@@ -76,6 +81,10 @@ def packed(rows: list[list[int]], seed: int = 0) -> tuple[Tensor, Tensor, list[l
     return tokens, document, texts
 
 
+def predict(module: Bert, tokens: Tensor, document: Tensor, positions: Tensor) -> Tensor:
+    return module.predict({"tokens": tokens, "document": document, "positions": positions})
+
+
 def all_real(document: Tensor) -> Tensor:
     return document.flatten().nonzero().flatten()
 
@@ -89,7 +98,7 @@ def test_packed_rows_compute_what_each_document_would_alone(rows, seed):
     module = encoder().double()
     tokens, document, texts = packed(rows, seed)
     with torch.no_grad():
-        got = module.predict(tokens, document, all_real(document))
+        got = predict(module, tokens, document, all_real(document))
         expected = torch.cat([published(module, text) for row in texts for text in row])
     torch.testing.assert_close(got, expected.float(), rtol=1e-5, atol=1e-5)
 
@@ -97,9 +106,9 @@ def test_packed_rows_compute_what_each_document_would_alone(rows, seed):
 def test_only_the_positions_asked_for_are_computed_and_in_their_order():
     module = encoder()
     tokens, document, _ = packed([[5, 6], [7]])
-    everywhere = module.predict(tokens, document, torch.arange(2 * LENGTH))
+    everywhere = predict(module, tokens, document, torch.arange(2 * LENGTH))
     positions = torch.tensor([LENGTH + 3, 0, 7])
-    some = module.predict(tokens, document, positions)
+    some = predict(module, tokens, document, positions)
     assert some.shape == (3, VOCABULARY)
     assert some.dtype == torch.float32
     torch.testing.assert_close(some, everywhere[positions], rtol=1e-4, atol=1e-5)
@@ -110,10 +119,10 @@ def test_another_documents_tokens_and_the_padding_change_nothing():
     tokens, document, _ = packed([[5, 6, 4], [9]])
     mine = torch.arange(5, 11)  # the second document of the first row
     with torch.no_grad():
-        before = module.predict(tokens, document, mine)
+        before = predict(module, tokens, document, mine)
         changed = torch.randint(1, VOCABULARY, tokens.shape)
         changed[0, 5:11] = tokens[0, 5:11]
-        after = module.predict(changed, document, mine)
+        after = predict(module, changed, document, mine)
     assert torch.equal(before, after)
 
 
@@ -122,7 +131,7 @@ def test_the_loss_is_the_sum_over_masked_positions_and_their_number():
     tokens, document, _ = packed([[5, 6], [7]])
     positions, targets = torch.tensor([1, 6, LENGTH]), torch.tensor([4, 8, 9])
     loss, count = module.loss({"tokens": tokens, "document": document, "positions": positions, "targets": targets})
-    logits = module.predict(tokens, document, positions)
+    logits = predict(module, tokens, document, positions)
     expected = -sum(logits[i].log_softmax(-1)[target] for i, target in enumerate(targets))
     assert count == 3
     assert loss.dtype == torch.float32
@@ -131,20 +140,20 @@ def test_the_loss_is_the_sum_over_masked_positions_and_their_number():
 
 def test_positions_count_from_the_start_of_each_document():
     document = torch.tensor([[1, 1, 1, 2, 3, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])
-    assert places(document).tolist() == [[0, 1, 2, 0, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert places_in(document).tolist() == [[0, 1, 2, 0, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7]]
 
 
 @given(row_of_sizes)
 def test_positions_are_a_count_for_any_sizes(sizes):
     _, document, _ = packed([sizes])
     expected = [place for size in [*sizes, LENGTH - sum(sizes)] for place in range(size)]
-    assert places(document)[0].tolist() == expected
+    assert places_in(document)[0].tolist() == expected
 
 
 def test_a_fresh_model_has_the_published_number_of_parameters():
-    """4.4 million with 30,522 entries and 512 positions (Turc et al. 2019), without pooler and segments."""
+    """4.4 million with 30,522 entries and 512 positions (Turc et al. 2019), without pooler."""
     module = build(resolve("bert-tiny", 30_522, 512, None))
-    tables = 30_522 * 128 + 512 * 128 + 2 * 128
+    tables = 30_522 * 128 + 512 * 128 + 2 * 128 + 2 * 128
     layer = 4 * (128 * 128 + 128) + 2 * 128 * 512 + 512 + 128 + 2 * 2 * 128
     head = 128 * 128 + 128 + 2 * 128 + 30_522
     assert sum(parameter.numel() for parameter in module.parameters()) == tables + 2 * layer + head
@@ -154,9 +163,9 @@ def test_dropout_acts_in_training_only():
     module = encoder(dropout=0.3)
     tokens, document, _ = packed([[5, 6]])
     positions = all_real(document)
-    assert not torch.equal(*(module.predict(tokens, document, positions) for _ in range(2)))
+    assert not torch.equal(*(predict(module, tokens, document, positions) for _ in range(2)))
     module.eval()
-    assert torch.equal(*(module.predict(tokens, document, positions) for _ in range(2)))
+    assert torch.equal(*(predict(module, tokens, document, positions) for _ in range(2)))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
