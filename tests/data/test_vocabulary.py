@@ -1,6 +1,9 @@
+import itertools
 import random
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
+from phalanx.data import learn
 from phalanx.data.errors import DataError, UnfitVocabulary
 from phalanx.data.learn import check_vocabulary, learn_vocabulary, vocabulary_of_bytes
 from phalanx.data.vocabulary import SPECIALS, Vocabulary, byte_characters
@@ -189,3 +193,29 @@ def test_a_vocabulary_that_cannot_serve_is_refused_with_the_key() -> None:
         check_vocabulary(VocabularySpec(kind="bpe", size=256), "causal-lm")
     assert "258" in caught.value.remedy
     check_vocabulary(VocabularySpec(kind="bpe", size=258), "causal-lm")
+
+
+def test_a_stream_of_ever_new_words_is_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = learn_vocabulary(VocabularySpec(kind="wordpiece", size=300), "classify", TEXT.splitlines())
+    most = 0
+
+    class Watched(Counter[str]):
+        def update(self, *words: Iterable[str], **more: int) -> None:  # type: ignore[override]
+            nonlocal most
+            super().update(*words, **more)
+            most = max(most, len(self))
+
+    monkeypatch.setattr(learn, "Counter", Watched)
+    monkeypatch.setattr(learn, "_MOST_WORDS", 1000)
+    noise = (f"x{number}y" for number in range(20_000))
+    texts = (text for line in TEXT.splitlines() for text in (line, line, *itertools.islice(noise, 5)))
+    bounded = learn_vocabulary(VocabularySpec(kind="wordpiece", size=300), "classify", texts)
+    assert most < 1100
+    frequent = [word for word, _ in Counter(TEXT.lower().split()).most_common(10)]
+    assert all(bounded.token(int(bounded.encode(word)[0])) == word for word in frequent if len(whole.encode(word)) == 1)
+
+
+def test_how_often_a_word_comes_does_not_decide_how_much_of_it_is_written_at_once() -> None:
+    texts = list(learn._repeated(Counter({"a": 10_000, "b": 1}), {"a", "b"}))
+    assert max(map(len, texts)) < 20_000
+    assert Counter(word for text in texts for word in text.split()) == {"\ue000a": 10_000, "\ue000b": 1}

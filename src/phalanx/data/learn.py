@@ -2,7 +2,8 @@
 
 Byte-level BPE (Sennrich 2016, over bytes as in GPT-2) by Hugging Face `tokenizers`. WordPiece is
 learned by us from its BPE, because its own WordPiece trainer numbers pieces in the order of a
-hash table and gives another vocabulary in each process (seen with tokenizers 0.23.3). Sees only
+hash table and gives another vocabulary in each process (seen with tokenizers 0.23.3). Texts are read
+as a stream: memory grows with the number of different words, which WordPiece bounds. Sees only
 the texts it is handed: handing over training text alone is the caller's duty.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -22,6 +23,8 @@ from phalanx.job.spec import Objective
 # A private-use character marks where a word begins while WordPiece is learned.
 _WORD_START = "\ue000"
 _LARGEST_ALPHABET_SHARE = 8
+_MOST_WORDS = 4_000_000  # about 500 MB of counts
+_REPEATED = 1 << 12  # words at a time: how often one is repeated to say how frequent it is
 
 
 def check_vocabulary(spec: VocabularySpec, objective: Objective) -> None:
@@ -82,21 +85,39 @@ def _learn_wordpiece(size: int, objective: Objective, texts: Iterable[str]) -> V
     """Pieces of lower-cased words without accents, as BERT's uncased models have them; special tokens first.
 
     BPE over words with a start mark learns which pieces begin a word; a merge that holds the mark
-    becomes a word's beginning, any other a continuation `##...`.
+    becomes a word's beginning, any other a continuation `##...`. Of more than 4 million different words the rarest
+    are dropped while counting, until half as many are left; one that comes again is counted anew.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
         words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    pieces = list(SPECIALS["masked-lm"]) + _learn_pieces(size - len(SPECIALS["masked-lm"]), words)
+        if len(words) > _MOST_WORDS:
+            words = _most_frequent(words, _MOST_WORDS // 2)
+    specials = SPECIALS[objective]
+    pieces = [*specials, *_learn_pieces(size - len(specials), words)]
     ids = {piece: id_ for id_, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, continuing_subword_prefix="##"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS[objective]])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     return Vocabulary(tokenizer)
+
+
+def _most_frequent(words: Counter[str], count: int) -> Counter[str]:
+    """Of equally frequent ones those that come first in the alphabet."""
+    ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    return Counter(dict(ranked[:count]))
+
+
+def _repeated(words: Counter[str], alphabet: set[str]) -> Iterator[str]:
+    """Each word that is spelled in `alphabet` as often as it was counted, in an order of its own."""
+    for word, count in sorted(words.items()):
+        if alphabet.issuperset(word):
+            for start in range(0, count, _REPEATED):
+                yield " ".join([_WORD_START + word] * min(_REPEATED, count - start))
 
 
 def _learn_pieces(size: int, words: Counter[str]) -> list[str]:
@@ -108,11 +129,10 @@ def _learn_pieces(size: int, words: Counter[str]) -> list[str]:
     characters.pop(_WORD_START, None)
     ranked = sorted(characters, key=lambda character: (-characters[character], character))
     alphabet = sorted(ranked[: max(size // _LARGEST_ALPHABET_SHARE, 1)])
-    known = set(alphabet)
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(
-        (" ".join([_WORD_START + word] * count) for word, count in sorted(words.items()) if known.issuperset(word)),
+        _repeated(words, set(alphabet)),
         # Room for all merges, also for those that only join the mark to a first letter.
         trainers.BpeTrainer(
             vocab_size=size + len(alphabet) + 1,

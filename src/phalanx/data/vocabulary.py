@@ -1,26 +1,56 @@
 """Text to tokens and back: bytes, byte-level BPE, or WordPiece, each kept as one Hugging Face `tokenizer.json`.
 
 Special tokens never come out of text: a document that spells `[MASK]` is encoded as the
-characters it is. Knows nothing of files, splits or training; `data.learn` makes vocabularies.
+characters it is. BERT's and GPT-2's own files are read too. Knows nothing of splits or training; `data.learn`
+makes vocabularies.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from phalanx.data.errors import DataError
+from phalanx.data.errors import DataError, UnfitVocabulary
 from phalanx.job.spec import Objective, VocabularyKind
 
-PAD, UNK, CLS, SEP, MASK, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<eos>"
-SPECIALS: dict[Objective, tuple[str, ...]] = {"causal-lm": (EOS,), "masked-lm": (PAD, UNK, CLS, SEP, MASK)}
+PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<bos>", "<eos>"
+_BERT = (PAD, UNK, CLS, SEP, MASK)
+SPECIALS: dict[Objective, tuple[str, ...]] = {
+    "causal-lm": (EOS,),
+    "masked-lm": _BERT,
+    "classify": _BERT,
+    "regress": _BERT,
+    "tag": _BERT,
+    "translate": (PAD, UNK, BOS, EOS),
+}
+# Under which names the tokens of a vocabulary made elsewhere are found; the first is ours.
+ROLES: dict[str, tuple[str, ...]] = {
+    PAD: (PAD, "<pad>", "<|pad|>", "<|finetune_right_pad_id|>"),
+    UNK: (UNK, "<unk>"),
+    CLS: (CLS,),
+    SEP: (SEP,),
+    MASK: (MASK, "<mask>"),
+    BOS: (BOS, "[BOS]", "<s>", "<|begin_of_text|>"),
+    EOS: (EOS, "[EOS]", "<|endoftext|>", "</s>", "<|end_of_text|>"),
+}
+_NEEDED: dict[Objective, tuple[str, ...]] = {  # a word that cannot be spelled is rare, and BPE has none
+    "causal-lm": (EOS,),
+    "masked-lm": (PAD, CLS, SEP, MASK),
+    "classify": (PAD, CLS, SEP),
+    "regress": (PAD, CLS, SEP),
+    "tag": (PAD, CLS, SEP),
+    "translate": (PAD, BOS, EOS),
+}
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_MERGES, _CONFIG = "merges.txt", "tokenizer_config.json"
+_LONGEST_WORD = 100  # characters: BERT makes a longer one unknown
 
 
 def byte_characters() -> list[str]:
@@ -37,21 +67,34 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.encode_special_tokens = True  # encode their spelling as ordinary text
+        tokenizer.no_truncation()  # which a file from elsewhere may ask for
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
-        model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
-        self.kind: VocabularyKind = (
-            "wordpiece" if model["type"] == "WordPiece" else "bpe" if model.get("merges") else "bytes"
-        )
-        self.size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        self.special: dict[str, int] = {
-            token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special
-        }
-        self.pad_id = self.special.get(PAD)
-        self.unk_id = self.special.get(UNK)
-        self.cls_id = self.special.get(CLS)
-        self.sep_id = self.special.get(SEP)
-        self.mask_id = self.special.get(MASK)
-        self.eos_id = self.special.get(EOS)
+        self.kind: VocabularyKind = _kind(tokenizer)
+        self.size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        added = tokenizer.get_added_tokens_decoder()
+        self._added: dict[str, int] = {token.content: id_ for id_, token in added.items()}
+        self.special: dict[str, int] = {token.content: id_ for id_, token in added.items() if token.special}
+        self.pad_id = self._role(PAD)
+        self.unk_id = self._role(UNK)
+        self.cls_id = self._role(CLS)
+        self.sep_id = self._role(SEP)
+        self.mask_id = self._role(MASK)
+        self.bos_id = self._role(BOS)
+        self.eos_id = self._role(EOS)
+
+    def _role(self, role: str) -> int | None:
+        return next((self.special[name] for name in ROLES[role] if name in self.special), None)
+
+    def check_serves(self, objective: Objective, where: str = "") -> None:
+        """Raises UnfitVocabulary when it lacks a special token that the objective needs."""
+        missing = [role for role in _NEEDED[objective] if self._role(role) is None]
+        if missing:
+            raise UnfitVocabulary(
+                f"the vocabulary has no {', '.join(missing)}, which {objective} needs",
+                where=where or "spec.data.vocabulary",
+                remedy="use one that was made for it, or let the job learn its own",
+            )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -72,7 +115,9 @@ class Vocabulary:
         for token, id_ in table.items():
             if token in self.special:
                 continue
-            if self.kind == "wordpiece":
+            if token in self._added:  # a word of its own, spelled as it is
+                pieces[id_] = token.encode()
+            elif self.kind == "wordpiece":
                 pieces[id_] = token.removeprefix("##").encode()
             else:
                 pieces[id_] = bytes(byte_of[character] for character in token)
@@ -135,7 +180,146 @@ class Vocabulary:
             raise DataError(
                 f"the vocabulary cannot be read ({error})", where=str(path), remedy="run the job again"
             ) from error
+        return cls(_parsed(text, path))
+
+    @classmethod
+    def open(cls, path: Path) -> Vocabulary:
+        """From `tokenizer.json`, BERT's `vocab.txt` or GPT-2's `vocab.json` and `merges.txt`; `path`: the file, or a
+        directory of a model, a run or a checkpoint.
+
+        `tokenizer_config.json` beside BERT's or GPT-2's files is heeded: `do_lower_case`, `strip_accents`,
+        `tokenize_chinese_chars`, `add_prefix_space`. Raises DataError for what is none of these, or damaged.
+        """
+        file = _find(path)
+        made = (
+            _bert_files
+            if file.name.endswith("vocab.txt")
+            else _gpt2_files
+            if file.name.endswith("vocab.json")
+            else None
+        )
+        tokenizer = made(file) if made else _parsed(_text_of(file), file)
         try:
-            return cls(Tokenizer.from_str(text))
-        except Exception as error:  # the library raises bare Exception for every malformed file
-            raise DataError(f"is not a vocabulary ({error})", where=str(path), remedy="run the job again") from error
+            return cls(tokenizer)
+        except DataError as error:
+            raise DataError(error.message, where=str(file), remedy=error.remedy) from error
+
+
+def _kind(tokenizer: Tokenizer) -> VocabularyKind:
+    """Raises DataError for a kind that we cannot give back bytes of."""
+    whole: dict[str, Any] = json.loads(tokenizer.to_str())
+    model = whole["model"]
+    if model["type"] == "WordPiece":
+        return "wordpiece"
+    if model["type"] != "BPE" or not _is_byte_level(whole):
+        raise DataError(
+            f"a vocabulary of the kind {model['type']}" + (" that is not byte-level" if model["type"] == "BPE" else ""),
+            remedy="use WordPiece (BERT's) or byte-level BPE (GPT-2's)",
+        )
+    own = all(model["vocab"].get(character) == byte for byte, character in enumerate(byte_characters()))
+    return "bpe" if model["merges"] or not own else "bytes"
+
+
+def _is_byte_level(whole: dict[str, Any]) -> bool:
+    """Whether the text is split over bytes, by one of its steps."""
+    step = whole["pre_tokenizer"] or {}
+    return any(part["type"] == "ByteLevel" for part in [step, *step.get("pretokenizers", [])] if part)
+
+
+def _find(path: Path) -> Path:
+    """The file of a vocabulary at or below `path`."""
+    if path.is_file():
+        return path
+    below = [path, path / "data", *sorted(path.glob("step-*")), *sorted(path.glob("checkpoints/step-*"))]
+    for file in (directory / name for directory in below for name in FILES):
+        if file.is_file():
+            return file
+    raise DataError(
+        f"there is no vocabulary here: none of {', '.join(FILES)}" if path.exists() else "there is no such path",
+        where=str(path),
+        remedy="name a directory of a model, a run or a checkpoint, or the file itself",
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the vocabulary cannot be read ({error})", where=str(path), remedy="fetch it again, or name another"
+        ) from error
+
+
+def _parsed(text: str, path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception for every malformed file
+        raise DataError(
+            f"is not a vocabulary ({error})", where=str(path), remedy="write it again: run the job, or fetch the file"
+        ) from error
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_text_of(path))
+    except ValueError as error:
+        raise DataError(f"is not JSON ({error})", where=str(path), remedy="fetch it again") from error
+    if not isinstance(value, dict):
+        raise DataError("is no JSON object", where=str(path), remedy="fetch it again")
+    return value
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    file = path.parent / _CONFIG
+    return _json_of(file) if file.is_file() else {}
+
+
+def _bert_files(path: Path) -> Tokenizer:
+    """A token a line, its number the id; BERT's uncased models say nothing, its cased ones `do_lower_case: false`."""
+    tokens = _text_of(path).removesuffix("\n").split("\n")
+    ids = {token.removesuffix("\r"): id_ for id_, token in enumerate(tokens)}
+    if len(ids) != len(tokens) or UNK not in ids:
+        what = f"has no {UNK}" if UNK not in ids else "holds a token twice"
+        raise DataError(f"is not BERT's vocabulary: it {what}", where=str(path), remedy="fetch it again")
+    config = _config_beside(path)
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=_LONGEST_WORD))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=bool(config.get("do_lower_case", True)),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return _with_specials(tokenizer, ids)
+
+
+def _gpt2_files(path: Path) -> Tokenizer:
+    ids = _json_of(path)
+    file = path.with_name(path.name.removesuffix("vocab.json") + _MERGES)
+    merges = []
+    for number, line in enumerate(_text_of(file).split("\n"), start=1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        left, _, right = line.removesuffix("\r").partition(" ")
+        if not right or " " in right or not {left, right, left + right} <= ids.keys():
+            raise DataError(
+                f"line {number:,} is no merge of two tokens of the vocabulary: {line[:40]!r}",
+                where=str(file),
+                remedy="vocab.json and merges.txt must be of one model: fetch both again",
+            )
+        merges.append((left, right))
+    missing = [character for character in byte_characters() if character not in ids]
+    if missing or not all(type(id_) is int and id_ >= 0 for id_ in ids.values()):
+        what = f"{len(missing)} bytes have no token" if missing else "an id is no number"
+        raise DataError(f"is not GPT-2's vocabulary: {what}", where=str(path), remedy="fetch it again")
+    tokenizer = Tokenizer(models.BPE(ids, merges))
+    prefix = bool(_config_beside(path).get("add_prefix_space", False))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _with_specials(tokenizer, ids)
+
+
+def _with_specials(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
+    usual = (name for names in ROLES.values() for name in names)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in usual if name in ids])
+    return tokenizer
