@@ -9,8 +9,15 @@ from phalanx.models.catalog import ModelConfig, UnknownModel
 from phalanx.models.decoder import Decoder
 from phalanx.models.gpt2 import Gpt2
 from phalanx.models.llama import Llama
+from phalanx.models.seq2seq import Seq2Seq
 
-_MAKERS: dict[str, type[nn.Module]] = {"bert": Bert, "decoder": Decoder, "gpt2": Gpt2, "llama": Llama}
+_MAKERS: dict[str, type[nn.Module]] = {
+    "bert": Bert,
+    "decoder": Decoder,
+    "gpt2": Gpt2,
+    "llama": Llama,
+    "seq2seq": Seq2Seq,
+}
 
 
 def build(config: ModelConfig) -> nn.Module:

@@ -38,7 +38,7 @@ class UnknownModel(UsageError):
 @dataclass(frozen=True)
 class Entry:
     """A model of the catalogue. `dropout`: its own, where the job names none. Numbers that are None follow from the
-    others: `feed_forward` is 4 * hidden, `kv_heads` is heads."""
+    others: `feed_forward` is 4 * hidden, `kv_heads` is heads. `attention`: a seq2seq may do without."""
 
     family: Family
     summary: str
@@ -52,6 +52,7 @@ class Entry:
     activation: Activation = "gelu"
     rope_base: float = 10_000.0
     tied: bool = False
+    attention: bool = True
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -75,6 +76,10 @@ def _llama(summary: str, layers: int, hidden: int, heads: int, kv: int, feed_for
     )
 
 
+def _rnn(summary: str, *, attention: bool) -> Entry:
+    return Entry("seq2seq", f"{summary}, hidden 256", 1, 256, 1, dropout=0.1, tied=True, attention=attention)
+
+
 _TURC, _DEVLIN = "Turc et al. 2019", "Devlin et al. 2019"
 MODELS: Mapping[str, Entry] = MappingProxyType(
     {
@@ -96,6 +101,8 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         ),
         "decoder": Entry("decoder", "a small GPT with rotary positions, made to learn fast on a few cores", 4, 128, 2),
         "gpt-tiny": Entry("decoder", "the same, so small that a step takes milliseconds: to try things out", 2, 64, 2),
+        "rnn-attention": _rnn("translates: GRUs with additive attention (Bahdanau et al. 2015)", attention=True),
+        "rnn-encoder-decoder": _rnn("the same without attention: a sentence is one vector", attention=False),
     }
 )
 
@@ -106,7 +113,7 @@ class ModelConfig:
 
     `labels`: names of what `classify` and `tag` choose among, in the order of the logits. `rope_stretch`: factor, low
     and high frequency factor and the length before it (as Llama 3.1 lengthens its context). `tied`: the head is the
-    table of embeddings.
+    table of embeddings. `attention`: a seq2seq may do without.
     """
 
     name: str
@@ -128,6 +135,7 @@ class ModelConfig:
     rope_stretch: tuple[float, float, float, float] | None = None
     segments: int = 2
     tied: bool = False
+    attention: bool = True
 
     def __post_init__(self) -> None:
         """0 stands for what follows from the others."""
@@ -202,4 +210,5 @@ def resolve(
         activation=entry.activation,
         rope_base=entry.rope_base,
         tied=entry.tied,
+        attention=entry.attention,
     )
