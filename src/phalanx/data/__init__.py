@@ -1,9 +1,10 @@
 """On what is trained: sources of text, vocabularies, prepared corpora, and batches that depend on seed and step only.
 
-No torch. A job's `data` becomes a Corpus by `prepare`; a Loader gives its batches. Scalers bring numbers to
+No torch. A job's `data` becomes its batches by `open_data`. Scalers bring numbers to
 comparable sizes.
 """
 
+from phalanx.data.batches import Batch, Cursor, Feed, LoaderSpec, Portion, Row, TrainingData
 from phalanx.data.corpus import Corpus, CorpusDamaged, CorpusManifest, Split, SplitCounts
 from phalanx.data.dataset import Dataset, DatasetManifest, DatasetWriter, Documents, Shard, SourceRecord, is_dataset
 from phalanx.data.errors import (
@@ -18,8 +19,9 @@ from phalanx.data.errors import (
     UnfitVocabulary,
     Unscalable,
 )
-from phalanx.data.loader import Batch, Loader, LoaderSpec, Row
+from phalanx.data.loader import Loader, StepFeed
 from phalanx.data.masking import mask_row
+from phalanx.data.opening import open_data
 from phalanx.data.prepare import Progress, prepare, reopen
 from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
 from phalanx.data.source import Document, Source
@@ -32,6 +34,7 @@ __all__ = [
     "Corpus",
     "CorpusDamaged",
     "CorpusManifest",
+    "Cursor",
     "DataChanged",
     "DataError",
     "Dataset",
@@ -41,10 +44,12 @@ __all__ = [
     "Document",
     "Documents",
     "FeatureMoments",
+    "Feed",
     "Loader",
     "LoaderSpec",
     "MinMax",
     "NotText",
+    "Portion",
     "Progress",
     "Row",
     "Scaler",
@@ -57,8 +62,10 @@ __all__ = [
     "Split",
     "SplitCounts",
     "Standardize",
+    "StepFeed",
     "TextTooSmall",
     "TokenizersDiffer",
+    "TrainingData",
     "UnfitVocabulary",
     "UnitNorm",
     "Unscalable",
@@ -66,6 +73,7 @@ __all__ = [
     "check_source",
     "is_dataset",
     "mask_row",
+    "open_data",
     "open_source",
     "prepare",
     "reopen",

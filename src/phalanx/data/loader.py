@@ -8,69 +8,22 @@ epoch, in an order of its own; a batch may begin in one epoch and end in the nex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.data import draws
+from phalanx.data.batches import Batch, Cursor, LoaderSpec, Portion, Row
 from phalanx.data.corpus import Corpus, Split
-from phalanx.data.errors import TextTooSmall
+from phalanx.data.errors import DataChanged, TextTooSmall
 from phalanx.data.masking import mask_count, mask_row
 from phalanx.data.packing import PackedRows, Windows
 from phalanx.data.vocabulary import Vocabulary
-from phalanx.job import JobSpec
-from phalanx.job.spec import Objective
 
-
-@dataclass(frozen=True)
-class LoaderSpec:
-    """`sequence_length` in tokens; `global_batch` in rows a step, over all workers."""
-
-    objective: Objective
-    sequence_length: int
-    global_batch: int
-    seed: int = 0
-    mask_probability: float = 0.15
-
-    @classmethod
-    def of(cls, spec: JobSpec) -> LoaderSpec:
-        return cls(
-            spec.model.objective,
-            spec.data.sequence_length,
-            spec.training.global_batch,
-            spec.training.seed,
-            spec.data.mask_probability,
-        )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row. causal-lm: `tokens` int64 [T + 1], the rest empty. masked-lm: `tokens` int64 [n], what the model
-    sees; `document` int32 [n], from 1; `positions` int64 [m] in this row; `targets` int64 [m], the true tokens."""
-
-    tokens: NDArray[np.int64]
-    document: NDArray[np.int32]
-    positions: NDArray[np.int64]
-    targets: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that a worker computes at once.
-
-    causal-lm: `arrays["tokens"]` int64 [B, T + 1]: each token but the first is predicted from those before it.
-    masked-lm: `tokens` int64 [B, T], `document` int32 [B, T] (0: padding; attention stays inside a document),
-    `positions` int64 [M] into the flattened tokens, `targets` int64 [M].
-    `real_tokens`: tokens the model reads, without padding; `predicted_tokens`: terms of the loss;
-    `predicted_bytes`: bytes of text these stand for (0 where the vocabulary loses bytes).
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    real_tokens: int
-    predicted_tokens: int
-    predicted_bytes: int
+MAX_TOUCHED_BYTES = 1 << 30
 
 
 class _Rows(Protocol):
@@ -103,6 +56,25 @@ class Loader:
                 where=corpus.manifest.source,
                 remedy="use more text, or lower training.globalBatch or data.sequenceLength",
             )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.corpus.vocabulary
+
+    def feed(self, cursor: Cursor | None, rank: int, world: int, micro_batch: int, *, ahead: int = 0) -> StepFeed:
+        """The cursor is the number of the next step. Rows are made in no time: nothing is prepared `ahead`.
+
+        Raises DataChanged for a cursor that is no number.
+        """
+        return StepFeed(self, cursor, rank, world, micro_batch)
+
+    def touch(self) -> None:
+        for split in (self.corpus.train, self.corpus.held_out):
+            if split.tokens.nbytes <= MAX_TOUCHED_BYTES:
+                split.tokens[:: 4096 // split.tokens.itemsize].max(initial=0)
+
+    def describe_into(self, directory: Path) -> None:
+        self.corpus.describe_into(directory)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -153,6 +125,36 @@ class Loader:
 
     def _mask(self, purpose: int, first: int, second: int) -> Callable[[], np.random.Generator]:
         return lambda: draws.generator(self.spec.seed, purpose, first, second)
+
+
+class _Steps(Protocol):
+    """Data whose steps are numbered, and can be asked for in any order."""
+
+    def micro_batches(self, step: int, rank: int, world: int, micro_batch: int) -> list[Batch]: ...
+
+    def predicted_tokens_of_step(self, step: int) -> int: ...
+
+
+class StepFeed:
+    """Portions of data whose steps are numbered; the cursor is the number of the next one."""
+
+    def __init__(self, data: _Steps, cursor: Cursor | None, rank: int, world: int, micro_batch: int) -> None:
+        if not isinstance(cursor, int | None):
+            raise DataChanged(
+                "the checkpoint belongs to a run on a built dataset, and this is another kind of data",
+                where="data.source",
+                remedy="resume with the data that the run began with, or start a new run",
+            )
+        self._data, self._step = data, cursor or 0
+        self._rank, self._world, self._micro_batch = rank, world, micro_batch
+
+    def take(self) -> Portion:
+        step, self._step = self._step, self._step + 1
+        batches = self._data.micro_batches(step, self._rank, self._world, self._micro_batch)
+        return Portion(tuple(batches), self._data.predicted_tokens_of_step(step), self._step)
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:

@@ -61,11 +61,11 @@ def _plan(job: Job, run_dir: Path, cache_dir: Path) -> Plan:
     speaker = _Speaker()
     facts = facts_of_host(run_dir)
     with Rehearsal(run_dir / "job.json", cache_dir, min(job.spec.workers.count, facts.cores)) as rehearsal:
-        from phalanx.data import Loader, LoaderSpec, prepare  # torch and numpy load here and in the rehearsal at once
+        from phalanx.data import open_data  # torch and numpy load here and in the rehearsal at once
         from phalanx.planning.planner import make_plan
 
-        corpus = prepare(job.spec.data, job.spec.model.objective, cache_dir, speaker.data)
-        return make_plan(job, Loader(corpus, LoaderSpec.of(job.spec)), facts, rehearsal, speaker.say)
+        data = open_data(job.spec, cache_dir, speaker.data)
+        return make_plan(job, data, facts, rehearsal, speaker.say)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from phalanx.data import Loader
+from phalanx.data import TrainingData
 from phalanx.foundation import UsageError, duration_in_words, size_in_words
 from phalanx.job import HostFacts, Job, MeshSpec, Plan, Predicted, not_enforced
 from phalanx.job.plan import ArithmeticPrecision
@@ -47,7 +47,7 @@ class Rehearser(Protocol):
 
 def make_plan(
     job: Job,
-    loader: Loader,
+    data: TrainingData,
     facts: HostFacts,
     rehearser: Rehearser,
     progress: Callable[[str], None] = lambda text: None,
@@ -56,7 +56,7 @@ def make_plan(
 
     Raises NotCarriedOut, NothingFits and UnknownModel.
     """
-    return _Planner(job, loader, facts, rehearser, progress).plan()
+    return _Planner(job, data, facts, rehearser, progress).plan()
 
 
 def sizes_of(share: int) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ def sizes_of(share: int) -> tuple[int, ...]:
 
 class _Planner:
     def __init__(
-        self, job: Job, loader: Loader, facts: HostFacts, rehearser: Rehearser, progress: Callable[[str], None]
+        self, job: Job, data: TrainingData, facts: HostFacts, rehearser: Rehearser, progress: Callable[[str], None]
     ) -> None:
         _check_split(job)
         self._job, self._facts = job, facts
@@ -75,7 +75,7 @@ class _Planner:
         self._workers = job.spec.workers.count
         self._share = math.ceil(job.spec.training.global_batch / self._workers)
         self._threads = max(1, facts.cores // self._workers)
-        self._fitting = Fitting(job, subject_of(job, loader), facts, progress)
+        self._fitting = Fitting(job, subject_of(job, data), facts, progress)
 
     def plan(self) -> Plan:
         training = self._job.spec.training

@@ -35,7 +35,7 @@ from phalanx.planning.trials import Trial, next_trial
 if TYPE_CHECKING:
     import subprocess
 
-    from phalanx.data import Loader
+    from phalanx.data import Feed, TrainingData
     from phalanx.parallel import Mesh
     from phalanx.training import Stepper
 
@@ -124,17 +124,16 @@ def main() -> None:
     import torch
 
     from phalanx.collectives import Membership, join
-    from phalanx.data import Loader, LoaderSpec, prepare
+    from phalanx.data import open_data
     from phalanx.parallel import Mesh
 
     orders = _wait_for_orders(options.directory / _ORDERS)
     torch.set_num_threads(orders.threads)
     job = read_value(options.job, Job)
-    corpus = prepare(job.spec.data, job.spec.model.objective, options.cache)
-    loader = Loader(corpus, LoaderSpec.of(job.spec))
+    data = open_data(job.spec, options.cache)
     group = join(Membership.from_environment(os.environ))
     mesh = Mesh.of(MeshSpec(data=group.size), group)
-    done = list(_trials(job, loader, mesh, orders))
+    done = list(_trials(job, data, mesh, orders))
     if group.rank == 0:
         write_atomic(options.directory / _RESULT, json.dumps(done))
     group.barrier("rehearsal")
@@ -149,48 +148,47 @@ def _wait_for_orders(file: Path) -> Orders:
     return Orders(tuple(values["sizes"]), tuple(values["precisions"]), values["threads"], values["budget_s"])
 
 
-def _trials(job: Job, loader: Loader, mesh: Mesh, orders: Orders) -> Iterator[Trial]:
+def _trials(job: Job, data: TrainingData, mesh: Mesh, orders: Orders) -> Iterator[Trial]:
     """All ranks decide alike: from times that are the slowest rank's."""
     began = time.perf_counter()
     done: list[Trial] = []
     while (wanted := next_trial(done, orders.sizes, orders.precisions)) is not None:
-        stepper = _stepper(job, loader, mesh, *wanted)
-        seconds, elapsed = _slowest(
-            mesh, _time_steps(job, loader, mesh, stepper, wanted[0]), time.perf_counter() - began
-        )
+        stepper = _stepper(job, data, mesh, *wanted)
+        seconds, elapsed = _slowest(mesh, _time_steps(job, data, mesh, stepper, wanted[0]), time.perf_counter() - began)
         done.append(Trial(*wanted, seconds))
         yield done[-1]
         if elapsed > orders.budget_s and len(done) >= len(orders.precisions):
             return
 
 
-def _stepper(job: Job, loader: Loader, mesh: Mesh, micro_batch: int, precision: ArithmeticPrecision) -> Stepper:
+def _stepper(job: Job, data: TrainingData, mesh: Mesh, micro_batch: int, precision: ArithmeticPrecision) -> Stepper:
     from phalanx.planning.subject import bare_plan, subject_of
     from phalanx.training import build_stepper
 
-    subject = subject_of(job, loader)
+    subject = subject_of(job, data)
     plan = bare_plan(job, micro_batch, precision)
     return build_stepper(subject.make_model, subject.make_optimizer, plan, mesh)
 
 
-def _time_steps(job: Job, loader: Loader, mesh: Mesh, stepper: Stepper, micro_batch: int) -> float:
+def _time_steps(job: Job, data: TrainingData, mesh: Mesh, stepper: Stepper, micro_batch: int) -> float:
     """Seconds of a step with this rank's whole share: the median of a few; one before says how many there can be."""
     start = time.perf_counter()
-    _step(job, loader, mesh, stepper, micro_batch, 0)
+    # With fewer processes than workers each still takes a worker's share.
+    feed = data.feed(None, mesh.data_rank, job.spec.workers.count, micro_batch)
+    _step(job, feed, mesh, stepper, 0)
     (first,) = _slowest(mesh, time.perf_counter() - start)
     steps = 1 if first > _LONG_S else STEPS
-    return statistics.median(_step(job, loader, mesh, stepper, micro_batch, 1 + step) for step in range(steps))
+    return statistics.median(_step(job, feed, mesh, stepper, 1 + step) for step in range(steps))
 
 
-def _step(job: Job, loader: Loader, mesh: Mesh, stepper: Stepper, micro_batch: int, step: int) -> float:
+def _step(job: Job, feed: Feed, mesh: Mesh, stepper: Stepper, step: int) -> float:
     """As `training.loop` does it, but of one micro-batch; its time is scaled to the whole share."""
     from phalanx.training.loop import tensors
     from phalanx.training.randomness import seeded
 
     start = time.perf_counter()
-    # With fewer processes than workers each still takes a worker's share.
-    batches = loader.micro_batches(step, mesh.data_rank, job.spec.workers.count, micro_batch)
-    count = loader.predicted_tokens_of_step(step)
+    portion = feed.take()
+    batches, count = portion.batches, portion.predicted
     loading = time.perf_counter() - start
     stepper.forward_backward(seeded(tensors(batches[:1]), 0, step, mesh.data_rank), count)
     stepper.clip(job.spec.training.clip)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from phalanx.data import Loader
+from phalanx.data import TrainingData
 from phalanx.job import Job, MemoryPrediction, MeshSpec, Plan, Predicted
 from phalanx.job.plan import ArithmeticPrecision
 from phalanx.models import build, resolve
@@ -16,10 +16,10 @@ from phalanx.training.loop import tensors
 from phalanx.training.optimizers import make_optimizer
 
 
-def subject_of(job: Job, loader: Loader) -> Subject:
-    """Of `job` on the corpus of `loader`. Raises UnknownModel."""
+def subject_of(job: Job, data: TrainingData) -> Subject:
+    """Of `job` on `data`. Raises UnknownModel."""
     spec = job.spec
-    config = resolve(spec.model.name, loader.corpus.vocabulary.size, spec.data.sequence_length, spec.model.dropout)
+    config = resolve(spec.model.name, data.vocabulary.size, spec.data.sequence_length, spec.model.dropout)
     workers = spec.workers.count
 
     def make_model() -> nn.Module:
@@ -28,7 +28,7 @@ def subject_of(job: Job, loader: Loader) -> Subject:
 
     def batch(rows: int) -> MicroBatch:
         """The first `rows` of rank 0's share of the first step."""
-        return next(iter(tensors(loader.micro_batches(0, 0, workers, rows)[:1])))
+        return next(iter(tensors(data.feed(None, 0, workers, rows).take().batches[:1])))
 
     return Subject(make_model, lambda module: make_optimizer(module, spec.training.optimizer), batch)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from phalanx.data import Batch, Loader
+from phalanx.data import Batch, Cursor, Feed, TrainingData
 from phalanx.events import Sink
 from phalanx.job import Plan, TrainingSpec
 from phalanx.parallel import Mesh
@@ -32,15 +32,17 @@ VALIDATION_BATCHES = 4  # global batches' worth of held-out tokens: forward only
 
 @dataclass
 class Loop:
-    """`save(step)` keeps the state after `step` steps (on the rank that writes); `stop()`: whether to end soon."""
+    """`feed` begins with the first step that `run` does. `save(step, cursor)` keeps the state after `step` steps (on
+    the rank that writes) and where the data goes on; `stop()`: whether to end soon."""
 
     stepper: Stepper
-    loader: Loader
+    data: TrainingData
+    feed: Feed
     training: TrainingSpec
     plan: Plan
     mesh: Mesh
     emitter: Sink
-    save: Callable[[int], None]
+    save: Callable[[int, Cursor], None]
     stop: Callable[[], bool]
     _resident: ResidentSet = field(default_factory=ResidentSet)
     _held_out: list[Batch] | None = None
@@ -54,28 +56,31 @@ class Loop:
         mark = time.perf_counter()
         for index in range(first, steps):
             step = index + 1  # what people count
-            mark, leaving = self._step(index, mark)
+            mark, leaving, cursor = self._step(index, mark)
             last = step == steps
             if last or step % self.training.evaluate_every == 0:
                 self._validate(step)
             if last or leaving or step % self.training.checkpoint_every == 0:
-                self.save(step)
+                self.save(step, cursor)
             if leaving and not last:
                 return "preempted"
             if last or step % self.training.evaluate_every == 0 or step % self.training.checkpoint_every == 0:
                 mark = time.perf_counter()
         return "done"
 
-    def _step(self, index: int, mark: float) -> tuple[float, bool]:
-        """One step, which began at `mark`; returns when it ended and whether a rank wants to stop."""
-        rank, world = self.mesh.data_rank, self.mesh.data_size
+    def _step(self, index: int, mark: float) -> tuple[float, bool, Cursor]:
+        """One step, which began at `mark`; returns when it ended, whether a rank wants to stop, and where the data
+        goes on."""
         loading = time.perf_counter()
-        batches = self.loader.micro_batches(index, rank, world, self.plan.micro_batch)
-        count = self.loader.predicted_tokens_of_step(index)
+        portion = self.feed.take()
+        batches, count = portion.batches, portion.predicted
         loaded = time.perf_counter() - loading
         tokens = sum(batch.real_tokens for batch in batches)
         totals = self.stepper.forward_backward(
-            seeded(tensors(batches), self.training.seed, index, rank), count, tokens=tokens, vote=self.stop()
+            seeded(tensors(batches), self.training.seed, index, self.mesh.data_rank),
+            count,
+            tokens=tokens,
+            vote=self.stop(),
         )
         norm = float(self.stepper.clip(self.training.clip))
         loss = self._checked(totals, norm, count, index)
@@ -102,7 +107,7 @@ class Loop:
                 "step_s": seconds,
             },
         )
-        return end, float(totals.votes) > 0
+        return end, float(totals.votes) > 0, portion.cursor
 
     def _rate(self, index: int) -> float:
         schedule = self.training.schedule
@@ -128,9 +133,9 @@ class Loop:
         """Metrics on a fixed sample of held-out files; each rank takes its part of it, rank 0 says what all found."""
         start = time.perf_counter()
         if self._held_out is None:
-            tokens = VALIDATION_BATCHES * self.loader.spec.global_batch * self.loader.spec.sequence_length
+            tokens = VALIDATION_BATCHES * self.data.spec.global_batch * self.data.spec.sequence_length
             rank, world = self.mesh.data_rank, self.mesh.data_size
-            self._held_out = list(self.loader.validation_batches(tokens, self.plan.micro_batch, rank, world))
+            self._held_out = list(self.data.validation_batches(tokens, self.plan.micro_batch, rank, world))
         mine = Validation()
         found = self.stepper.evaluate(tensors(self._held_out))
         for batch, (costs, ranks) in zip(self._held_out, found, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -43,11 +43,12 @@ class Rng(Value):
 
 
 class Manifest(Value):
-    """`step`: optimizer steps done. `data_cursor`: number, from 0, of the next global batch."""
+    """`step`: optimizer steps done. `data_cursor`: where the next global batch begins: its number, from 0, or what a
+    stream over datasets says (`data.Cursor`)."""
 
     schema_version: int = SCHEMA
     step: int = Field(ge=0)
-    data_cursor: int = Field(ge=0)
+    data_cursor: Annotated[int, Field(ge=0)] | dict[str, Any]
     rng: Rng
     model: dict[str, Any] = Field(description="Configuration from which `models` builds it.")
     plan: Plan

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from phalanx.collectives import CollectiveError, Group, Membership, join, report_to
-from phalanx.data import Corpus, Loader, LoaderSpec, reopen
+from phalanx.data import Cursor, open_data
 from phalanx.events import Context, Emitter
 from phalanx.foundation import UsageError
 from phalanx.job import Job, Plan, read_value
@@ -34,7 +35,7 @@ from phalanx.training.randomness import RULE
 from phalanx.training.stepper import Stepper, build_stepper
 
 JOIN_TIMEOUT_S = 120.0
-MAX_TOUCHED_BYTES = 1 << 30
+STEPS_AHEAD = 8
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,10 @@ class Session:
         A run that goes on gets the very text that it began with, whatever has become of the source meanwhile.
         """
         torch.set_num_threads(self._plan.threads)
-        spec = self._job.spec
         record = self._orders.run_dir / "data"
-        self._corpus = reopen(record, spec.data, spec.model.objective, self._orders.cache_dir)
-        self._loader = Loader(self._corpus, LoaderSpec.of(spec))
+        self._data = open_data(self._job.spec, self._orders.cache_dir, record=record)
         if self._orders.membership.rank == 0:
-            self._corpus.describe_into(record)
+            self._data.describe_into(record)
 
     def run(self) -> Outcome:
         """Form the group, take up the newest good checkpoint and train.
@@ -113,30 +112,33 @@ class Session:
         return outcome
 
     def _train(self, group: Group) -> Outcome:
-        _touch(self._corpus)
+        self._data.touch()
         _load_lazy_parts()
         baseline = memory.ResidentSet().read()
         measurable = memory.reset_peak()
-        stepper, first = self._take_up(group)
+        stepper, first, begin = self._take_up(group)
 
-        def save(step: int) -> None:
+        def save(step: int, cursor: Cursor) -> None:
             if group.rank == 0:
-                self._save(stepper, step)
+                self._save(stepper, step, cursor)
             if measurable:
                 self._emitter.emit("memory", {"category": "baseline", "bytes": baseline})
                 self._emitter.emit("memory", {"category": "measured_peak", "bytes": memory.peak_bytes() - baseline})
 
         mesh = Mesh.of(self._plan.mesh, group)
         training = self._job.spec.training
-        loop = Loop(stepper, self._loader, training, self._plan, mesh, self._emitter, save, self._stop)
-        log.info("rank %d of %d: steps %d to %d", group.rank, group.size, first + 1, training.steps)
-        return loop.run(first)
+        micro_batch = self._plan.micro_batch
+        with closing(self._data.feed(begin, mesh.data_rank, mesh.data_size, micro_batch, ahead=STEPS_AHEAD)) as feed:
+            loop = Loop(stepper, self._data, feed, training, self._plan, mesh, self._emitter, save, self._stop)
+            log.info("rank %d of %d: steps %d to %d", group.rank, group.size, first + 1, training.steps)
+            return loop.run(first)
 
-    def _take_up(self, group: Group) -> tuple[Stepper, int]:
-        """The stepper, in the state of the newest good checkpoint, and the number of steps it has done."""
+    def _take_up(self, group: Group) -> tuple[Stepper, int, Cursor | None]:
+        """The stepper, in the state of the newest good checkpoint, the number of steps it has done, and where its data
+        goes on."""
         spec = self._job.spec
         self._config = resolve(
-            spec.model.name, self._corpus.vocabulary.size, spec.data.sequence_length, spec.model.dropout
+            spec.model.name, self._data.vocabulary.size, spec.data.sequence_length, spec.model.dropout
         )
 
         def make_model() -> nn.Module:
@@ -150,13 +152,13 @@ class Session:
         start = time.perf_counter()
         found = self._choose(group)
         if found is None:
-            return stepper, 0
+            return stepper, 0, None
         stepper.load(found)
-        step = found.manifest.data_cursor
+        step = found.manifest.step
         row = {"event": "read", "step": step, "path": str(found.path), "bytes": found.bytes}
         self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
         memory.reset_peak()  # what loading took is not a step's
-        return stepper, step
+        return stepper, step, found.manifest.data_cursor
 
     def _choose(self, group: Group) -> Checkpoint | None:
         """Rank 0 chooses, so that all take the same one."""
@@ -176,11 +178,11 @@ class Session:
             return found
         return Checkpoint.open(checkpoint.path_of(self._checkpoints, step))
 
-    def _save(self, stepper: Stepper, step: int) -> None:
+    def _save(self, stepper: Stepper, step: int, cursor: Cursor) -> None:
         start = time.perf_counter()
         manifest = Manifest(
             step=step,
-            data_cursor=step,
+            data_cursor=cursor,
             rng=Rng(seed=self._job.spec.training.seed, rule=RULE),
             model=self._config.to_dict(),
             plan=self._plan,
@@ -201,10 +203,3 @@ def _load_lazy_parts() -> None:
     weight = torch.zeros(8, 8, requires_grad=True)
     (weight @ weight).sum().backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD([weight]).step()
-
-
-def _touch(corpus: Corpus) -> None:
-    """Map the corpus's pages now, so that reading it later is not counted as memory of the model."""
-    for split in (corpus.train, corpus.held_out):
-        if split.tokens.nbytes <= MAX_TOUCHED_BYTES:
-            split.tokens[:: 4096 // split.tokens.itemsize].max(initial=0)
