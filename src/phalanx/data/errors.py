@@ -4,6 +4,7 @@ DataError               exit 2   the root
 ├── SourceMissing                no such source, file or directory, or it may not be read
 ├── SourceEmpty                  there is no text in it
 ├── NotText                      it is binary, or not UTF-8
+├── UnreadableText               a document in it is broken: its packing, its encoding, its JSON or its field
 ├── TextTooSmall                 too little for what the job wants of it
 ├── DataChanged                  the source no longer gives the text that a run began with
 ├── DatasetDamaged               a built dataset's file is missing, cut, altered, or of another dataset
@@ -32,6 +33,10 @@ class SourceEmpty(DataError):
 
 class NotText(DataError):
     """The source is binary or not valid UTF-8."""
+
+
+class UnreadableText(DataError):
+    """A document of a source cannot be read; says in which file and line."""
 
 
 class TextTooSmall(DataError):
