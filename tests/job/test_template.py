@@ -21,6 +21,7 @@ def test_it_mentions_every_key_of_the_specification_that_most_people_need() -> N
     text = template()
     rare = {"suspend", "maskProbability", "decay", "betas", "momentum", "embeddingLr"}
     rare |= {"weights", "columns", "labels", "heldOutSource"}  # of fine-tuning
+    rare |= {"mix", "crossDocuments"}  # of built datasets
     for part in ((), ("model",), ("data",), ("training",), ("workers",), ("security",)):
         for key in set(schema.keys(("spec", *part))) - rare:
             assert f"{key}:" in text, key

@@ -164,20 +164,37 @@ class Documents:
 
     def read(self, document: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Tokens `start` to `stop` (None: its end) of a document, int64 [n]. Raises DatasetDamaged."""
-        owner = int(np.searchsorted(self._first, document, side="right")) - 1
-        shard, place = self.shards[owner], document - int(self._first[owner])
-        begin, end = int(shard.offsets[place]), int(shard.offsets[place + 1])
-        if not 0 <= begin < end <= shard.facts.tokens:
-            raise _damaged(shard.path, "index", f"was altered: document {place} reaches from {begin} to {end}")
-        tokens = shard.tokens[begin + start : end if stop is None else min(begin + stop, end)].astype(np.int64)
-        if tokens.size and int(tokens.max()) >= self._vocabulary_size:
-            raise _damaged(
-                shard.path,
-                "tokens",
-                f"holds token {tokens.max()}, but the vocabulary has {self._vocabulary_size:,} entries: "
-                "it was altered, or made with another tokenizer",
-            )
-        return tokens
+        length = int(self.lengths([document])[0])
+        stop = length if stop is None else min(stop, length)
+        found = np.empty(max(stop - start, 0), np.int64)
+        self.read_into(found, [document], [start], [stop], [0])
+        return found
+
+    def read_into(
+        self, target: NDArray[np.int64], documents: ArrayLike, starts: ArrayLike, stops: ArrayLike, places: ArrayLike
+    ) -> None:
+        """Put tokens `starts[i]` to `stops[i]` of `documents[i]` into `target` from `places[i]` on.
+
+        All are integers [m]; a document is at least as long as is asked of it. Raises DatasetDamaged.
+        """
+        numbers, begin, end = (np.asarray(values, np.int64) for values in (documents, starts, stops))
+        owners = np.searchsorted(self._first, numbers, side="right") - 1
+        local = numbers - self._first[owners]
+        spans = zip(owners.tolist(), local.tolist(), begin.tolist(), end.tolist(), np.asarray(places).tolist(), strict=True)
+        for owner, number, start, stop, place in spans:
+            shard = self.shards[owner]
+            first = int(shard.offsets[number])
+            if not 0 <= first + start <= first + stop <= int(shard.offsets[number + 1]) <= shard.facts.tokens:
+                raise _damaged(shard.path, "index", f"was altered: document {number} does not lie where it says")
+            tokens = shard.tokens[first + start : first + stop]
+            if stop > start and int(tokens.max()) >= self._vocabulary_size:
+                raise _damaged(
+                    shard.path,
+                    "tokens",
+                    f"holds token {tokens.max()}, but the vocabulary has {self._vocabulary_size:,} entries: "
+                    "it was altered, or made with another tokenizer",
+                )
+            target[place : place + stop - start] = tokens
 
 
 @dataclass(frozen=True)

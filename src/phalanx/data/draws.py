@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 _ROUNDS = 6
 # Distinct uses of one seed never share a stream.
 MASKS, ORDER, SHIFT, VALIDATION_MASKS, VALIDATION_ORDER = 1, 2, 3, 4, 5
+DOCUMENTS, PACKED_ROWS, SAMPLE = 6, 7, 8
 
 
 def generator(seed: int, purpose: int, first: int = 0, second: int = 0) -> np.random.Generator:
@@ -23,17 +24,17 @@ def generator(seed: int, purpose: int, first: int = 0, second: int = 0) -> np.ra
 
 
 class Permutation:
-    """A permutation of 0..n-1 keyed by (seed, purpose, epoch), in constant memory.
+    """A permutation of 0..n-1 keyed by (seed, purpose, epoch, part), in constant memory.
 
     A balanced Feistel network over the next power of four, walked until it lands below n
     (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains"); under four steps on average.
     """
 
-    def __init__(self, n: int, seed: int, purpose: int, epoch: int = 0) -> None:
+    def __init__(self, n: int, seed: int, purpose: int, epoch: int = 0, part: int = 0) -> None:
         self._n = n
         self._half = np.uint64(max(1, ((max(n, 2) - 1).bit_length() + 1) // 2))
         self._mask = np.uint64((1 << int(self._half)) - 1)
-        self._keys = generator(seed, purpose, epoch).integers(0, 2**64, _ROUNDS, dtype=np.uint64)
+        self._keys = generator(seed, purpose, epoch, part).integers(0, 2**64, _ROUNDS, dtype=np.uint64)
 
     def __call__(self, index: NDArray[Any]) -> NDArray[np.int64]:
         """Images of `index`, integers [m] in 0..n-1."""

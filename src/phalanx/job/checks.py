@@ -21,7 +21,7 @@ _TRAINING: KeyPath = ("spec", "training")
 
 def check(job: Job) -> list[tuple[KeyPath, str]]:
     """(key path in the file's spelling, sentence) of each contradiction; empty when there is none."""
-    return [*_mesh(job), *_idle_workers(job), *_training(job), *_masks(job)]
+    return [*_mesh(job), *_idle_workers(job), *_training(job), *_data(job)]
 
 
 def _mesh(job: Job) -> Iterator[tuple[KeyPath, str]]:
@@ -66,8 +66,12 @@ def _training(job: Job) -> Iterator[tuple[KeyPath, str]]:
         yield (*_TRAINING, "optimizer", "embeddingLr"), f"{optimizer.name} has one learning rate; only muon has two"
 
 
-def _masks(job: Job) -> Iterator[tuple[KeyPath, str]]:
+def _data(job: Job) -> Iterator[tuple[KeyPath, str]]:
     data = job.spec.data
+    if not (data.source or data.mix):
+        yield ("spec", "data", "source"), "there is none; allowed: text, not empty, or a mix of datasets instead"
+    if data.source and data.mix:
+        yield ("spec", "data", "mix"), "there is a source beside it; leave one of them out"
     if job.spec.model.objective == "masked-lm" and data.mask_probability * data.sequence_length < 1:
         said = f"less than one masked token in a sequence of {data.sequence_length}"
         yield ("spec", "data", "maskProbability"), f"{said}; allowed: at least {1 / data.sequence_length:.3f}"

@@ -71,6 +71,9 @@ class VocabularySpec(Value):
     size: int = Field(
         default=4096, ge=256, le=262_144, description="Entries; ignored for bytes, which has 256 + specials."
     )
+    path: str | None = Field(
+        default=None, min_length=1, description="Read it here instead: BERT's, GPT-2's or a run's own files."
+    )
 
 
 Column = Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]
@@ -85,14 +88,24 @@ class ColumnsSpec(Value):
     header: bool | None = Field(default=None, description="Whether the first line holds names; null: by its words.")
 
 
+class MixPart(Value):
+    source: str = Field(min_length=1, description="The directory of a dataset that `phalanx data build` made.")
+    weight: float = Field(default=1.0, gt=0, le=1e6, description="Tokens from it, beside the other weights.")
+
+
 class DataSpec(Value):
     source: str = Field(
-        min_length=1, description="stdlib-source, stdlib-docs, or the path of a file or directory of text."
+        default="",
+        description="stdlib-source, stdlib-docs, the path of a file or directory of text, or of a built dataset.",
     )
+    mix: tuple[MixPart, ...] = Field(default=(), description="Instead of a source: several built datasets by weight.")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="Tokens.")
     vocabulary: VocabularySpec = Field(default=VocabularySpec(), description="How text becomes tokens.")
     held_out: float = Field(default=0.05, gt=0, lt=0.5, description="Share of files kept for validation, by file hash.")
     mask_probability: float = Field(default=0.15, gt=0, lt=1, description="masked-lm: share of tokens to predict.")
+    cross_documents: bool = Field(
+        default=True, description="causal-lm on a built dataset: whether tokens are predicted from earlier documents too."
+    )
     columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Of a table of examples (classify, regress, tag).")
     labels: tuple[str, ...] | None = Field(
         default=None, description="Names of the labels, in their order; null: those of the training examples, sorted."
@@ -100,6 +113,16 @@ class DataSpec(Value):
     held_out_source: str | None = Field(
         default=None, min_length=1, description="A table of examples to validate on; null: a share of the source."
     )
+
+    @property
+    def parts(self) -> tuple[MixPart, ...]:
+        """The sources and their weights, also when there is only one."""
+        return self.mix or (MixPart(source=self.source),)
+
+    @property
+    def name(self) -> str:
+        """The source, or the sources of the mix, for a person."""
+        return " + ".join(part.source for part in self.parts)
 
 
 class OptimizerSpec(Value):
@@ -191,6 +214,14 @@ class JobSpec(Value):
     workers: WorkersSpec = Field(default=WorkersSpec(), description="How many processes, and how they share the work.")
     security: SecuritySpec = Field(default=SecuritySpec(), description="What must guard it.")
     suspend: bool = Field(default=False, description="true: checkpoint and stop (as `phalanx stop` does).")
+
+    @property
+    def prepared_data(self) -> DataSpec:
+        """`data`, with the vocabulary of the weights that the model begins with, unless it names one."""
+        if self.model.weights is None or self.data.vocabulary.path is not None:
+            return self.data
+        vocabulary = self.data.vocabulary.model_copy(update={"path": self.model.weights})
+        return self.data.model_copy(update={"vocabulary": vocabulary})
 
 
 class Condition(Value):
