@@ -26,6 +26,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "compare": ("phalanx.cli.compare:command", "Say whether A is better than B, or it was chance"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
+        "export": ("phalanx.cli.export:command", "Write a trained model as Hugging Face's files"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
         "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),
         "job": ("phalanx.cli.job:command", "Write and check job files"),
