@@ -22,9 +22,9 @@ from phalanx.data.errors import (
 from phalanx.data.loader import Loader, StepFeed
 from phalanx.data.masking import mask_row
 from phalanx.data.opening import open_data
-from phalanx.data.prepare import Progress, prepare, reopen
+from phalanx.data.prepare import prepare, reopen
 from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
-from phalanx.data.source import Document, Source
+from phalanx.data.source import Document, Progress, Source
 from phalanx.data.sources import BUILT_IN, SourceReport, check_source, open_source
 from phalanx.data.vocabulary import Vocabulary
 

@@ -41,7 +41,11 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class CorpusManifest:
-    """What a corpus is and how it came about. `excluded`: reason -> (files, bytes) left out of the source."""
+    """What a corpus is and how it came about. `excluded`: reason -> (files, bytes) left out of the source.
+
+    Of labelled examples `labels`: the names of what they are told apart by (none for numbers), and `texts`: how many
+    documents in a row make an example, 1 or 2.
+    """
 
     digest: str
     source: str
@@ -51,6 +55,8 @@ class CorpusManifest:
     train: SplitCounts
     held_out: SplitCounts
     excluded: dict[str, tuple[int, int]]
+    labels: tuple[str, ...] = ()
+    texts: int = 1
     schema: int = SCHEMA
 
     def to_json(self) -> str:
@@ -65,6 +71,7 @@ class CorpusManifest:
         for split in SPLITS:
             values[split] = SplitCounts(**values[split])
         values["excluded"] = {reason: (int(n), int(size)) for reason, (n, size) in values["excluded"].items()}
+        values["labels"] = tuple(values.get("labels", ()))
         return cls(**values)
 
     def describe(self) -> str:
@@ -82,11 +89,14 @@ class CorpusManifest:
 class Split:
     """Tokens of one split. `tokens`: uint16 or uint32 [n], read-only; `offsets`: int64 [documents + 1].
 
-    Document i is `tokens[offsets[i]:offsets[i + 1]]`; for causal-lm its last token is the end mark.
+    Document i is `tokens[offsets[i]:offsets[i + 1]]`; for causal-lm its last token is the end mark. `labels`: of
+    classify int64 and of regress float32, [examples]; of tag int64 [n]: at the first token of each word its tag, else
+    -1; None for all else.
     """
 
     tokens: NDArray[Any]
     offsets: NDArray[np.int64]
+    labels: NDArray[Any] | None = None
 
     @property
     def documents(self) -> int:
@@ -132,6 +142,9 @@ class Corpus:
                 split = splits[name]
                 if (len(split.tokens), split.documents) != (counts.tokens, counts.documents):
                     raise ValueError(f"{name}.npy holds another number of tokens than the manifest says")
+                wanted = len(split.tokens) if manifest.objective == "tag" else split.documents // manifest.texts
+                if split.labels is not None and split.labels.shape != (wanted,):
+                    raise ValueError(f"{name}.labels.npy holds another number of labels than the manifest says")
             if vocabulary.size != manifest.vocabulary_size:
                 raise ValueError("the vocabulary is of another size than the manifest says")
         except (OSError, ValueError, KeyError, TypeError, EOFError, DataError) as error:
@@ -157,7 +170,8 @@ def _open_split(directory: Path, name: str) -> Split:
         raise ValueError(f"{name}.npy has an unexpected type or shape")
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
         raise ValueError(f"{name}.offsets.npy does not fit its tokens")
-    return Split(tokens, offsets)
+    file = directory / f"{name}.labels.npy"
+    return Split(tokens, offsets, np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None)
 
 
 class SplitWriter:

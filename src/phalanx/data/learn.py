@@ -9,9 +9,12 @@ the texts it is handed: handing over training text alone is the caller's duty.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -28,20 +31,34 @@ _REPEATED = 1 << 12  # words at a time: how often one is repeated to say how fre
 
 
 def check_vocabulary(spec: VocabularySpec, objective: Objective) -> None:
-    """Raises UnfitVocabulary for a kind that cannot serve the objective, or a size with no room for the bytes."""
-    if spec.kind == "wordpiece" and objective == "causal-lm":
+    """Raises UnfitVocabulary for a kind that cannot serve the objective, a size with no room for the bytes, or a file
+    without the special tokens; DataError for a file that is no vocabulary."""
+    kind = spec.kind
+    if spec.path is not None:
+        vocabulary = Vocabulary.open(Path(spec.path).expanduser())
+        vocabulary.check_serves(objective, where=spec.path)
+        kind = vocabulary.kind
+    if kind == "wordpiece" and objective == "causal-lm":
         raise UnfitVocabulary(
             "a wordpiece vocabulary loses case and space, so a causal model of it cannot write text",
             where="spec.data.vocabulary.kind",
             remedy="use bytes or bpe",
         )
     least = 256 + len(SPECIALS[objective]) + 1
-    if spec.kind == "bpe" and spec.size < least:
+    if spec.path is None and kind == "bpe" and spec.size < least:
         raise UnfitVocabulary(
             f"a bpe vocabulary of {spec.size} has no room for 256 bytes, special tokens and a merge",
             where="spec.data.vocabulary.size",
             remedy=f"use at least {least}, or kind: bytes",
         )
+
+
+def describe_vocabulary(spec: VocabularySpec) -> dict[str, Any]:
+    """All that decides what `learn_vocabulary` gives for the same texts; JSON-safe."""
+    if spec.path is not None:
+        content = Vocabulary.open(Path(spec.path).expanduser()).to_json()
+        return {"vocabulary": hashlib.sha256(content.encode()).hexdigest()}
+    return {"vocabulary": spec.kind, "size": None if spec.kind == "bytes" else spec.size}
 
 
 def vocabulary_of_bytes(objective: Objective) -> Vocabulary:
@@ -50,8 +67,11 @@ def vocabulary_of_bytes(objective: Objective) -> Vocabulary:
 
 
 def learn_vocabulary(spec: VocabularySpec, objective: Objective, texts: Iterable[str]) -> Vocabulary:
-    """A vocabulary of at most `spec.size` entries (fewer when the text has not that much in it)."""
+    """A vocabulary of at most `spec.size` entries (fewer when the text has not that much in it), or the one that
+    `spec.path` names. Raises what `check_vocabulary` does."""
     check_vocabulary(spec, objective)
+    if spec.path is not None:
+        return Vocabulary.open(Path(spec.path).expanduser())
     if spec.kind == "bytes":
         return vocabulary_of_bytes(objective)
     if spec.kind == "bpe":

@@ -19,6 +19,8 @@ from phalanx.data import draws
 from phalanx.data.batches import Batch, Cursor, LoaderSpec, Portion, Row
 from phalanx.data.corpus import Corpus, Split
 from phalanx.data.errors import DataChanged, TextTooSmall
+from phalanx.data.examples import ExampleRows
+from phalanx.data.labelled import OBJECTIVES as LABELLED
 from phalanx.data.masking import mask_count, mask_row
 from phalanx.data.packing import PackedRows, Windows
 from phalanx.data.vocabulary import Vocabulary
@@ -27,7 +29,10 @@ MAX_TOUCHED_BYTES = 1 << 30
 
 
 class _Rows(Protocol):
-    """Rows of one split, for one objective."""
+    """Rows of one split, for one objective. `mean_tokens`: of a row, about."""
+
+    @property
+    def mean_tokens(self) -> float: ...
 
     def __len__(self) -> int: ...
 
@@ -50,9 +55,9 @@ class Loader:
         shorter = replace(spec, sequence_length=max(1, min(spec.sequence_length, len(corpus.held_out.tokens) - 1)))
         self._held_out = _rows(corpus.held_out, corpus.vocabulary, shorter if spec.objective == "causal-lm" else spec)
         if len(self._train) < spec.global_batch:
+            rows = "examples" if self.labelled else f"sequences of {spec.sequence_length:,} tokens"
             raise TextTooSmall(
-                f"the training text gives {len(self._train):,} sequences of {spec.sequence_length:,} tokens, "
-                f"fewer than one batch of {spec.global_batch:,}",
+                f"the training text gives {len(self._train):,} {rows}, fewer than one batch of {spec.global_batch:,}",
                 where=corpus.manifest.source,
                 remedy="use more text, or lower training.globalBatch or data.sequenceLength",
             )
@@ -60,6 +65,23 @@ class Loader:
     @property
     def vocabulary(self) -> Vocabulary:
         return self.corpus.vocabulary
+
+    @property
+    def labelled(self) -> bool:
+        return isinstance(self._train, ExampleRows)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.corpus.manifest.labels
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of labelled examples that are longer than the model's length, how many are cut."""
+        if not isinstance(self._train, ExampleRows) or not self._train.cut:
+            return ()
+        pairs = ", the longer text of a pair first" if self.corpus.manifest.texts == 2 else ""
+        cut, total = self._train.cut, len(self._train)
+        return (f"{cut:,} of {total:,} training examples are cut to {self.spec.sequence_length} tokens{pairs}",)
 
     def feed(self, cursor: Cursor | None, rank: int, world: int, micro_batch: int, *, ahead: int = 0) -> StepFeed:
         """The cursor is the number of the next step. Rows are made in no time: nothing is prepared `ahead`.
@@ -114,7 +136,7 @@ class Loader:
     def validation_batches(self, max_tokens: int, micro_batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """This rank's part of a fixed sample of about `max_tokens` held-out tokens (at least one row), spread over
         all of them; the same rows and masks whenever and by however many it is asked for."""
-        count = min(len(self._held_out), max(1, max_tokens // self.spec.sequence_length))
+        count = min(len(self._held_out), max(1, int(max_tokens // self._held_out.mean_tokens)))
         order = draws.Permutation(len(self._held_out), self.spec.seed, draws.VALIDATION_ORDER)(np.arange(count))
         mine = [
             self._held_out.row(int(row), 0, self._mask(draws.VALIDATION_MASKS, 0, int(row)))
@@ -160,6 +182,8 @@ class StepFeed:
 def _rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:
     if spec.objective == "causal-lm":
         return _CausalRows(split, vocabulary, spec)
+    if spec.objective in LABELLED:
+        return ExampleRows(split, vocabulary, spec)
     return _MaskedRows(split, vocabulary, spec)
 
 
@@ -171,6 +195,7 @@ class _CausalRows:
     def __init__(self, split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> None:
         self._windows = Windows(split, spec.sequence_length)
         self._length = spec.sequence_length
+        self.mean_tokens = float(self._length)
         self._vocabulary = vocabulary
         self._seed = spec.seed
 
@@ -202,6 +227,7 @@ class _MaskedRows:
         self._ordinary = vocabulary.ordinary_ids
         self._probability = spec.mask_probability
         self._length = spec.sequence_length
+        self.mean_tokens = float(self._length)
 
     def __len__(self) -> int:
         return len(self._packed)

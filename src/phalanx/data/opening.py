@@ -6,7 +6,8 @@ from pathlib import Path
 
 from phalanx.data.batches import LoaderSpec, TrainingData
 from phalanx.data.loader import Loader
-from phalanx.data.prepare import Progress, prepare, reopen
+from phalanx.data.prepare import prepare, reopen
+from phalanx.data.source import Progress
 from phalanx.job import JobSpec
 
 
@@ -18,7 +19,7 @@ def open_data(
     Raises the errors of `prepare`, `reopen` and Loader.
     """
     if record is None:
-        corpus = prepare(spec.data, spec.model.objective, cache_dir, progress)
+        corpus = prepare(spec.prepared_data, spec.model.objective, cache_dir, progress)
     else:
-        corpus = reopen(record, spec.data, spec.model.objective, cache_dir, progress)
+        corpus = reopen(record, spec.prepared_data, spec.model.objective, cache_dir, progress)
     return Loader(corpus, LoaderSpec.of(spec))

@@ -52,7 +52,7 @@ class PackedRows:
         self._length = sequence_length
         self._cls, self._sep = cls_id, sep_id
         self._starts, self._sizes = _pieces(split.offsets, sequence_length - 2)
-        self._pieces, self._bounds = _pack(self._sizes + 2, sequence_length)
+        self._pieces, self._bounds = pack(self._sizes + 2, sequence_length)
         unknown = np.flatnonzero(split.tokens == unknown_id) if unknown_id is not None else np.empty(0, np.int64)
         before, until = np.searchsorted(unknown, [self._starts, self._starts + self._sizes])
         self._known = self._sizes - (until - before)
@@ -90,8 +90,10 @@ def _pieces(offsets: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64]
     return starts[keep], lengths[keep]
 
 
-def _pack(sizes: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pieces in order of their rows, and each row's bounds in that order.
+def pack(sizes: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Best fit, longest first: pieces in order of their rows int64 [n], and each row's bounds in that order [rows + 1].
+
+    `sizes` int64 [n], none above `capacity`.
 
     `open_rows[room]` are rows with that much room; the bits of `rooms` say which rooms exist, so
     that the least sufficient one is found by arithmetic instead of a search.

@@ -2,7 +2,8 @@
 
 The split of a file is decided by the hash of its content alone. The vocabulary sees training
 text only. Work happens in a temporary directory under a lock, and one rename publishes it, so
-processes may prepare at once and be killed at any moment.
+processes may prepare at once and be killed at any moment. What is made of plain text is said here, what of examples
+with labels in `labelled`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from phalanx.data import labelled
 from phalanx.data.corpus import (
     MANIFEST,
     SCHEMA,
@@ -33,33 +36,41 @@ from phalanx.data.corpus import (
     SplitWriter,
 )
 from phalanx.data.errors import DataChanged, TextTooSmall
-from phalanx.data.learn import check_vocabulary, learn_vocabulary
-from phalanx.data.source import Source
+from phalanx.data.learn import check_vocabulary, describe_vocabulary, learn_vocabulary
+from phalanx.data.source import Progress, Source, batches_of, is_held_out
 from phalanx.data.sources import open_source
 from phalanx.data.vocabulary import Vocabulary
 from phalanx.foundation import ensure_private_directory, sync_directory, write_atomic, writing
 from phalanx.job import DataSpec
 from phalanx.job.spec import Objective
 
-Progress = Callable[[str, float], None]
-"""Called with the stage ("reading", "learning", "encoding", "ready") and its share done, 0 to 1."""
 
-_BATCH_CHARACTERS = 1 << 20
+class Recipe(Protocol):
+    """How a corpus is made. `digest`: SHA-256 (hexadecimal) of all that decides its content."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def make(self, directory: Path, report: Progress) -> None:
+        """Leave all files of a corpus in `directory`."""
+        ...
 
 
-def is_held_out(group: str, share: float) -> bool:
-    """Whether the file with this SHA-256 (hexadecimal) is held out: its first 64 bits, as a fraction, below `share`."""
-    return int(group[:16], 16) < share * 2**64
+def recipe_of(spec: DataSpec, objective: Objective) -> Recipe:
+    """Opens the source. Raises the errors of `prepare`."""
+    check_vocabulary(spec.vocabulary, objective)
+    if objective in labelled.OBJECTIVES:
+        return labelled.Examples(spec, objective)
+    return _PlainText(spec, objective)
 
 
 def corpus_digest(source: Source, spec: DataSpec, objective: Objective) -> str:
-    """SHA-256 (hexadecimal) of all that decides a corpus's content."""
+    """SHA-256 (hexadecimal) of all that decides the content of a corpus of plain text."""
     parts = {
         "schema": SCHEMA,
         "source": source.fingerprint(),
         "objective": objective,
-        "vocabulary": spec.vocabulary.kind,
-        "size": None if spec.vocabulary.kind == "bytes" else spec.vocabulary.size,
+        **describe_vocabulary(spec.vocabulary),
         "held_out": spec.held_out,
         "tokenizers": version("tokenizers"),
     }
@@ -73,17 +84,15 @@ def prepare(spec: DataSpec, objective: Objective, cache_dir: Path, progress: Pro
     and StorageError when the cache cannot be written. A damaged corpus in the cache is made anew.
     """
     report = progress or (lambda stage, share: None)
-    check_vocabulary(spec.vocabulary, objective)
-    source = open_source(spec)
-    digest = corpus_digest(source, spec, objective)
-    entry = ensure_private_directory(cache_dir) / digest[:32]
+    recipe = recipe_of(spec, objective)
+    entry = ensure_private_directory(cache_dir) / recipe.digest[:32]
     corpus = _try_open(entry)
     if corpus is None:
         with _locked(cache_dir / f"{entry.name}.lock"):
             corpus = _try_open(entry)
             if corpus is None:
                 _remove(entry, cache_dir)
-                _make(entry, source, spec, objective, digest, report)
+                _make(entry, recipe, report)
                 corpus = Corpus.open(entry)
     report("ready", 1.0)
     return corpus
@@ -149,30 +158,11 @@ def _remove(entry: Path, cache_dir: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def _make(entry: Path, source: Source, spec: DataSpec, objective: Objective, digest: str, report: Progress) -> None:
+def _make(entry: Path, recipe: Recipe, report: Progress) -> None:
     with writing(entry):
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}.", suffix=".tmp"))
         try:
-            texts = _read(temporary / "documents.txt", source, spec.held_out, report)
-            report("learning", 0.0)
-            vocabulary = learn_vocabulary(spec.vocabulary, objective, texts.read("train"))
-            report("learning", 1.0)
-            counts = _encode(temporary, texts, vocabulary, report)
-            manifest = CorpusManifest(
-                digest=digest,
-                source=spec.source,
-                objective=objective,
-                vocabulary_kind=vocabulary.kind,
-                vocabulary_size=vocabulary.size,
-                train=counts["train"],
-                held_out=counts["held_out"],
-                excluded=source.tally.excluded,
-            )
-            names = {split: texts.names_of(split) for split in SPLITS}
-            write_atomic(temporary / "documents.json", json.dumps(names))
-            write_atomic(temporary / VOCABULARY, vocabulary.to_json())
-            write_atomic(temporary / MANIFEST, manifest.to_json())
-            texts.path.unlink()
+            recipe.make(temporary, report)
             for file in temporary.iterdir():
                 _sync(file)
             sync_directory(temporary)
@@ -181,6 +171,37 @@ def _make(entry: Path, source: Source, spec: DataSpec, objective: Objective, dig
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+class _PlainText:
+    """Files of text, whole or in sections."""
+
+    def __init__(self, spec: DataSpec, objective: Objective) -> None:
+        self._spec, self._objective = spec, objective
+        self._source = open_source(spec)
+        self.digest = corpus_digest(self._source, spec, objective)
+
+    def make(self, directory: Path, report: Progress) -> None:
+        texts = _read(directory / "documents.txt", self._source, self._spec.held_out, report)
+        report("learning", 0.0)
+        vocabulary = learn_vocabulary(self._spec.vocabulary, self._objective, texts.read("train"))
+        report("learning", 1.0)
+        counts = _encode(directory, texts, vocabulary, self._objective, report)
+        manifest = CorpusManifest(
+            digest=self.digest,
+            source=self._spec.source,
+            objective=self._objective,
+            vocabulary_kind=vocabulary.kind,
+            vocabulary_size=vocabulary.size,
+            train=counts["train"],
+            held_out=counts["held_out"],
+            excluded=self._source.tally.excluded,
+        )
+        names = {split: texts.names_of(split) for split in SPLITS}
+        write_atomic(directory / "documents.json", json.dumps(names))
+        write_atomic(directory / VOCABULARY, vocabulary.to_json())
+        write_atomic(directory / MANIFEST, manifest.to_json())
+        texts.path.unlink()
 
 
 def _sync(file: Path) -> None:
@@ -242,28 +263,18 @@ def _read(path: Path, source: Source, share: float, report: Progress) -> _Texts:
     return texts
 
 
-def _encode(directory: Path, texts: _Texts, vocabulary: Vocabulary, report: Progress) -> dict[str, SplitCounts]:
+def _encode(
+    directory: Path, texts: _Texts, vocabulary: Vocabulary, objective: Objective, report: Progress
+) -> dict[str, SplitCounts]:
     total, done = max(sum(texts.sizes), 1), 0
-    end = np.array([] if vocabulary.eos_id is None else [vocabulary.eos_id], vocabulary.dtype)
+    ends = [vocabulary.eos_id] if objective == "causal-lm" else []
+    end = np.array(ends, vocabulary.dtype)
     counts = {}
     for split in SPLITS:
         writer = SplitWriter(directory, split, vocabulary.dtype)
-        for batch in _batches(texts.read(split)):
+        for batch in batches_of(texts.read(split)):
             writer.add([np.concatenate([tokens, end]) for tokens in vocabulary.encode_all(batch)])
             done += sum(len(text.encode()) for text in batch)
             report("encoding", done / total)
         counts[split] = texts.counts(split, writer.close())
     return counts
-
-
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

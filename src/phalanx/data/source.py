@@ -15,6 +15,10 @@ from phalanx.data.errors import NotText, SourceEmpty, SourceMissing
 
 NAME_TEXT = "name a file of UTF-8 text, or a directory of them"
 _SNIFF_BYTES = 8192
+_BATCH_CHARACTERS = 1 << 20
+
+Progress = Callable[[str, float], None]
+"""Called with the stage ("reading", "learning", "encoding", "ready") and its share done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,25 @@ def whole_file(file: SourceFile, text: str) -> Iterator[Document]:
 
 def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_held_out(group: str, share: float) -> bool:
+    """Whether the file with this SHA-256 (hexadecimal) is held out: its first 64 bits, as a fraction, below `share`."""
+    return int(group[:16], 16) < share * 2**64
+
+
+def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of about a million characters: enough for a tokenizer to be fast, little to hold."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def looks_binary(path: Path) -> bool:
