@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from phalanx.data import DataError, SourceReport, check_source
+from phalanx.data import DataError, SourceReport, check_pairs, check_source
 from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import nearest
 from phalanx.job import Coverage, Decision, Finding, Job, MeshSpec, unenforceable
@@ -21,7 +21,7 @@ _NOT_CARRIED_OUT = ("sharded", "tensor", "pipeline", "hybrid")
 
 def gate_1(job: Job) -> Decision:
     """Whether data, model, split of the work and demands are such that planning makes sense."""
-    report = check_source(job.spec.data)
+    report = (check_pairs if job.spec.model.objective == "translate" else check_source)(job.spec.data)
     findings = (*report.problems, *unlearnable(job), *_split(job), *_demands(job))
     return Decision(
         verdict="block" if any(finding.severity in _BLOCKING for finding in findings) else "allow",

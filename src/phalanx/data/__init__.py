@@ -25,7 +25,7 @@ from phalanx.data.opening import open_data
 from phalanx.data.prepare import prepare, reopen
 from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
 from phalanx.data.source import Document, Progress, Source
-from phalanx.data.sources import BUILT_IN, SourceReport, check_source, open_source
+from phalanx.data.sources import BUILT_IN, SourceReport, check_pairs, check_source, open_source
 from phalanx.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "UnitNorm",
     "Unscalable",
     "Vocabulary",
+    "check_pairs",
     "check_source",
     "is_dataset",
     "mask_row",

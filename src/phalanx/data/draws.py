@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _ROUNDS = 6
 # Distinct uses of one seed never share a stream.
 MASKS, ORDER, SHIFT, VALIDATION_MASKS, VALIDATION_ORDER = 1, 2, 3, 4, 5
-DOCUMENTS, PACKED_ROWS, SAMPLE = 6, 7, 8
+DOCUMENTS, PACKED_ROWS, SAMPLE, BUCKETS = 6, 7, 8, 9
 
 
 def generator(seed: int, purpose: int, first: int = 0, second: int = 0) -> np.random.Generator:

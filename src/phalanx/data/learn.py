@@ -38,9 +38,9 @@ def check_vocabulary(spec: VocabularySpec, objective: Objective) -> None:
         vocabulary = Vocabulary.open(Path(spec.path).expanduser())
         vocabulary.check_serves(objective, where=spec.path)
         kind = vocabulary.kind
-    if kind == "wordpiece" and objective == "causal-lm":
+    if kind == "wordpiece" and objective in ("causal-lm", "translate"):
         raise UnfitVocabulary(
-            "a wordpiece vocabulary loses case and space, so a causal model of it cannot write text",
+            "a wordpiece vocabulary loses case and space, so a model of it cannot write text",
             where="spec.data.vocabulary.kind",
             remedy="use bytes or bpe",
         )

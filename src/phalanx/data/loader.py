@@ -23,6 +23,7 @@ from phalanx.data.examples import ExampleRows
 from phalanx.data.labelled import OBJECTIVES as LABELLED
 from phalanx.data.masking import mask_count, mask_row
 from phalanx.data.packing import PackedRows, Windows
+from phalanx.data.pairs import Buckets, PairRows
 from phalanx.data.vocabulary import Vocabulary
 
 MAX_TOUCHED_BYTES = 1 << 30
@@ -51,11 +52,11 @@ class Loader:
             raise ValueError(f"the corpus was prepared for {corpus.objective}, not {spec.objective}")
         self.corpus, self.spec = corpus, spec
         self._train = _rows(corpus.train, corpus.vocabulary, spec)
-        # Few held-out tokens are read in one short row; too little training text is refused.
-        shorter = replace(spec, sequence_length=max(1, min(spec.sequence_length, len(corpus.held_out.tokens) - 1)))
-        self._held_out = _rows(corpus.held_out, corpus.vocabulary, shorter if spec.objective == "causal-lm" else spec)
+        self._held_out = held_out_rows(corpus.held_out, corpus.vocabulary, spec)
         if len(self._train) < spec.global_batch:
-            rows = "examples" if self.labelled else f"sequences of {spec.sequence_length:,} tokens"
+            rows = f"sequences of {spec.sequence_length:,} tokens"
+            if self.labelled or isinstance(self._train, PairRows):
+                rows = "examples" if self.labelled else f"pairs of at most {spec.sequence_length:,} tokens"
             raise TextTooSmall(
                 f"the training text gives {len(self._train):,} {rows}, fewer than one batch of {spec.global_batch:,}",
                 where=corpus.manifest.source,
@@ -76,7 +77,11 @@ class Loader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of labelled examples that are longer than the model's length, how many are cut."""
+        """Of labelled examples that are longer than the model's length, how many are cut; of pairs, left out."""
+        if isinstance(self._train, PairRows) and self._train.left_out:
+            out, kept = self._train.left_out, len(self._train)
+            length = f"{self.spec.sequence_length:,} tokens"
+            return (f"{out:,} of {out + kept:,} training pairs are longer than {length}, and are left out",)
         if not isinstance(self._train, ExampleRows) or not self._train.cut:
             return ()
         pairs = ", the longer text of a pair first" if self.corpus.manifest.texts == 2 else ""
@@ -108,7 +113,19 @@ class Loader:
 
     def rows_of_step(self, step: int) -> list[tuple[int, int]]:
         """(epoch, row of the corpus) of each row of the global batch, in order."""
+        if isinstance(self._train, PairRows):
+            return self._rows_of_bucket(self._train, step)
         places = step * self.spec.global_batch + np.arange(self.spec.global_batch, dtype=np.int64)
+        return self._rows_at(places)
+
+    def _rows_of_bucket(self, pairs: PairRows, step: int) -> list[tuple[int, int]]:
+        buckets = Buckets(len(pairs), self.spec.global_batch, self.spec.seed)
+        found = self._rows_at(buckets.places(step))
+        order = pairs.by_length(np.array([row for _, row in found], np.int64))
+        return [found[place] for place in buckets.of_step(step, order).tolist()]
+
+    def _rows_at(self, places: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(epoch, row) at places of the endless order, int64 [n]."""
         epochs, indices = np.divmod(places, len(self._train))
         rows = np.empty_like(indices)
         for epoch in np.unique(epochs):
@@ -119,7 +136,7 @@ class Loader:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
         """This rank's rows of the step; none when there are more ranks than rows."""
         return [
-            self._train.row(row, epoch, self._mask(draws.MASKS, step, place))
+            self._train.row(row, epoch, _mask(self.spec.seed, draws.MASKS, step, place))
             for place, (epoch, row) in enumerate(self.rows_of_step(step))
             if place % world == rank
         ]
@@ -129,6 +146,12 @@ class Loader:
         rows = self.batch(step, rank, world)
         return [self._train.collate(rows[start : start + micro_batch]) for start in range(0, len(rows), micro_batch)]
 
+    def largest_batch(self, rows: int, world: int = 1) -> Batch:
+        """A micro-batch of `rows` that takes as much memory as any; of rank 0 of `world`."""
+        if isinstance(self._train, PairRows):
+            return self._train.collate([self._train.row(int(row)) for row in self._train.longest(rows)])
+        return self.micro_batches(0, 0, world, rows)[0]
+
     def predicted_tokens_of_step(self, step: int) -> int:
         """Terms of the loss in the global batch: known to every rank without a word to the others."""
         return self._train.predicted(np.array([row for _, row in self.rows_of_step(step)], np.int64))
@@ -136,17 +159,7 @@ class Loader:
     def validation_batches(self, max_tokens: int, micro_batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """This rank's part of a fixed sample of about `max_tokens` held-out tokens (at least one row), spread over
         all of them; the same rows and masks whenever and by however many it is asked for."""
-        count = min(len(self._held_out), max(1, int(max_tokens // self._held_out.mean_tokens)))
-        order = draws.Permutation(len(self._held_out), self.spec.seed, draws.VALIDATION_ORDER)(np.arange(count))
-        mine = [
-            self._held_out.row(int(row), 0, self._mask(draws.VALIDATION_MASKS, 0, int(row)))
-            for row in order[rank::world]
-        ]
-        for start in range(0, len(mine), micro_batch):
-            yield self._held_out.collate(mine[start : start + micro_batch])
-
-    def _mask(self, purpose: int, first: int, second: int) -> Callable[[], np.random.Generator]:
-        return lambda: draws.generator(self.spec.seed, purpose, first, second)
+        return sample_batches(self._held_out, self.spec, max_tokens, micro_batch, rank, world)
 
 
 class _Steps(Protocol):
@@ -179,11 +192,34 @@ class StepFeed:
         """There is nothing to close."""
 
 
+def held_out_rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:
+    """Few held-out tokens are read in one short row; too little training text is refused."""
+    shorter = replace(spec, sequence_length=max(1, min(spec.sequence_length, len(split.tokens) - 1)))
+    return _rows(split, vocabulary, shorter if spec.objective == "causal-lm" else spec)
+
+
+def sample_batches(
+    rows: _Rows, spec: LoaderSpec, max_tokens: int, micro_batch: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """A rank's part of a sample of held-out rows, as `TrainingData.validation_batches` says."""
+    count = min(len(rows), max(1, int(max_tokens // rows.mean_tokens)))
+    order = draws.Permutation(len(rows), spec.seed, draws.VALIDATION_ORDER)(np.arange(count))
+    mine = [rows.row(int(row), 0, _mask(spec.seed, draws.VALIDATION_MASKS, 0, int(row))) for row in order[rank::world]]
+    for start in range(0, len(mine), micro_batch):
+        yield rows.collate(mine[start : start + micro_batch])
+
+
+def _mask(seed: int, purpose: int, first: int, second: int) -> Callable[[], np.random.Generator]:
+    return lambda: draws.generator(seed, purpose, first, second)
+
+
 def _rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:
     if spec.objective == "causal-lm":
         return _CausalRows(split, vocabulary, spec)
     if spec.objective in LABELLED:
         return ExampleRows(split, vocabulary, spec)
+    if spec.objective == "translate":
+        return PairRows(split, vocabulary, spec)
     return _MaskedRows(split, vocabulary, spec)
 
 

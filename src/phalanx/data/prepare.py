@@ -3,7 +3,7 @@
 The split of a file is decided by the hash of its content alone. The vocabulary sees training
 text only. Work happens in a temporary directory under a lock, and one rename publishes it, so
 processes may prepare at once and be killed at any moment. What is made of plain text is said here, what of examples
-with labels in `labelled`.
+with labels in `labelled`, of sentences and their translations in `parallel`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from phalanx.data import labelled
+from phalanx.data import labelled, parallel
 from phalanx.data.corpus import (
     MANIFEST,
     SCHEMA,
@@ -61,6 +61,8 @@ def recipe_of(spec: DataSpec, objective: Objective) -> Recipe:
     check_vocabulary(spec.vocabulary, objective)
     if objective in labelled.OBJECTIVES:
         return labelled.Examples(spec, objective)
+    if objective == "translate":
+        return parallel.Pairs(spec)
     return _PlainText(spec, objective)
 
 

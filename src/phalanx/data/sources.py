@@ -13,6 +13,7 @@ from pathlib import Path
 
 from phalanx.data import stdlib
 from phalanx.data.errors import DataError, NotText, SourceEmpty, SourceMissing
+from phalanx.data.parallel import pair_files, read_pairs
 from phalanx.data.source import NAME_TEXT, Document, Source, SourceFile, looks_binary, text_hash
 from phalanx.foundation import nearest
 from phalanx.job import DataSpec, Finding
@@ -80,6 +81,19 @@ def check_source(spec: DataSpec) -> SourceReport:
         source.excluded,
         tuple(_left_out(spec.source, source.excluded)),
     )
+
+
+def check_pairs(spec: DataSpec) -> SourceReport:
+    """As `check_source`, of parallel text: whether its files are there, and the first of them are pairs."""
+    names = [spec.source] if spec.held_out_source is None else [spec.source, spec.held_out_source]
+    files: list[Path] = []
+    try:
+        for name in names:
+            files += pair_files(name)
+            next(read_pairs(name, spec.columns), None)
+    except DataError as error:
+        return SourceReport(spec.source, problems=(_finding(spec.source, error),))
+    return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
 
 
 def _non_empty(source: Source) -> Source:
