@@ -180,7 +180,9 @@ class Documents:
         numbers, begin, end = (np.asarray(values, np.int64) for values in (documents, starts, stops))
         owners = np.searchsorted(self._first, numbers, side="right") - 1
         local = numbers - self._first[owners]
-        spans = zip(owners.tolist(), local.tolist(), begin.tolist(), end.tolist(), np.asarray(places).tolist(), strict=True)
+        spans = zip(
+            owners.tolist(), local.tolist(), begin.tolist(), end.tolist(), np.asarray(places).tolist(), strict=True
+        )
         for owner, number, start, stop, place in spans:
             shard = self.shards[owner]
             first = int(shard.offsets[number])
@@ -231,7 +233,7 @@ class Dataset:
         vocabulary = _vocabulary(directory / VOCABULARY, manifest)
         train, held_out = (
             Documents(
-                [_open_shard(directory, shard, vocabulary.dtype) for shard in manifest.splits[split]], vocabulary.size
+                [open_shard(directory, shard, vocabulary.dtype) for shard in manifest.splits[split]], vocabulary.size
             )
             for split in SPLITS
         )
@@ -293,7 +295,8 @@ def _vocabulary(path: Path, manifest: DatasetManifest) -> Vocabulary:
     return vocabulary
 
 
-def _open_shard(directory: Path, shard: Shard, dtype: np.dtype[Any]) -> OpenShard:
+def open_shard(directory: Path, shard: Shard, dtype: np.dtype[Any]) -> OpenShard:
+    """A shard of tokens of `dtype`, alone. Raises DatasetDamaged."""
     path = directory / shard.name
     tokens = _map(path.with_suffix(".tokens"), dtype.newbyteorder("<"), shard.tokens)
     offsets = _map(path.with_suffix(".index"), _OFFSET, shard.documents + 1)
@@ -324,8 +327,8 @@ def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     return np.frombuffer(mapped, dtype)
 
 
-class _ShardFile:
-    """A shard while it is written, under temporary names until `close`."""
+class ShardFile:
+    """A shard while it is written, under temporary names until `close`; processes may write different ones at once."""
 
     def __init__(self, directory: Path, name: str, dtype: np.dtype[Any]) -> None:
         self._path, self._name, self._dtype = directory / name, name, dtype.newbyteorder("<")
@@ -393,7 +396,7 @@ class DatasetWriter:
         self._vocabulary = vocabulary
         self._shard_bytes = shard_bytes
         self._closed = closed
-        self._open: dict[str, _ShardFile] = {}
+        self._open: dict[str, ShardFile] = {}
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -463,10 +466,10 @@ class DatasetWriter:
         write_atomic(self.directory / MANIFEST, manifest.to_json(), mode=0o644)
         return manifest
 
-    def _shard(self, split: str) -> _ShardFile:
+    def _shard(self, split: str) -> ShardFile:
         if split not in self._open:
             name = f"{split}-{len(self.shards[split]):05d}"
-            self._open[split] = _ShardFile(self.directory, name, self._vocabulary.dtype)
+            self._open[split] = ShardFile(self.directory, name, self._vocabulary.dtype)
         return self._open[split]
 
     def _close(self, split: str) -> None:

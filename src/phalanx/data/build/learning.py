@@ -1,0 +1,142 @@
+"""Two stages between the documents and their tokens: how the shards are cut, and the vocabulary, when it is learned.
+
+Both look at documents that are neither left out nor, for the vocabulary, held out. Knows nothing of duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phalanx.data.build.collecting import Report
+from phalanx.data.build.duplicates import kept_rows
+from phalanx.data.build.options import MEBI, BuildOptions
+from phalanx.data.build.texts import TextReader, piece_path
+from phalanx.data.build.work import Result, Work
+from phalanx.data.errors import SourceEmpty, TextTooSmall
+from phalanx.data.learn import learn_vocabulary
+from phalanx.foundation import write_atomic
+from phalanx.job import VocabularySpec
+
+_ROWS_AT_ONCE = 1 << 20
+_SHARDS = 256
+_LEAST_SHARD, _LARGEST_SHARD = 16 * MEBI, 1024 * MEBI
+# The learner takes up to 60 bytes for each letter of a different word (measured).
+_BYTES_A_LETTER = 100
+
+
+def is_held_out(records: NDArray[Any], threshold: int) -> NDArray[np.bool_]:
+    """bool [n]: by the first half of the digest, so that equal texts are on one side."""
+    return (
+        np.asarray(records["digest"][:, 0] <= np.uint64(threshold - 1)) if threshold else np.zeros(len(records), bool)
+    )
+
+
+def kept_records(work: Work) -> Iterator[tuple[int, int, NDArray[np.bool_], NDArray[Any]]]:
+    """(piece, first row, which of the rows are kept, their records), portion by portion in the order of the sources."""
+    for piece, result in enumerate(work.results("read")):
+        if not result["kept"]:
+            continue
+        reader = TextReader(piece_path(work.texts, piece))
+        for first in range(0, len(reader.records), _ROWS_AT_ONCE):
+            records = reader.records[first : first + _ROWS_AT_ONCE]
+            yield piece, first, kept_rows(work, piece, first, len(records)), records
+        reader.close()
+
+
+def layout(work: Work, options: BuildOptions, _number: int, _task: dict[str, Any], _report: Report) -> Result:
+    """Which digests are held out, and the document (piece, row) with which each shard begins.
+
+    A share of all digests is held out; where that happens to be no document, the one with the least digest. A shard
+    has a 256th of the text for training, but 16 MiB to 1 GiB. Raises SourceEmpty, TextTooSmall.
+    """
+    threshold = int(options.held_out * 2.0**64)
+    least = 1 << 64
+    documents = held_out = train_bytes = 0
+    for _, _, kept, records in kept_records(work):
+        mine = records[kept]
+        held = is_held_out(mine, threshold)
+        documents, held_out = documents + len(mine), held_out + int(held.sum())
+        train_bytes += int(mine["bytes"][~held].sum(dtype=np.int64))
+        if len(mine):
+            least = min(least, int(mine["digest"][:, 0].min()))
+    if not documents:
+        raise SourceEmpty(
+            "no document is left",
+            where=" ".join(options.sources),
+            remedy="look at what was left out and why, and loosen that filter or name other sources",
+        )
+    if options.held_out and not held_out:
+        threshold, held_out = least + 1, 1
+    if held_out == documents:
+        raise TextTooSmall(
+            f"of {documents} document{'s' if documents > 1 else ''} none is left to train on: all are held out",
+            where=" ".join(options.sources),
+            remedy="give more documents (--split cuts a file into many), or --held-out 0",
+        )
+    size = min(max(train_bytes // _SHARDS, _LEAST_SHARD), _LARGEST_SHARD)
+    return {
+        "threshold": threshold,
+        "starts": _shard_starts(work, threshold, size),
+        "documents": documents,
+        "train_bytes": train_bytes,
+    }
+
+
+def _shard_starts(work: Work, threshold: int, size: int) -> list[tuple[int, int]]:
+    """A training document belongs to the shard that the bytes before it, divided by `size`, number."""
+    starts = [(0, 0)]
+    passed = shard = 0
+    for piece, first, kept, records in kept_records(work):
+        rows = np.flatnonzero(kept & ~is_held_out(records, threshold))
+        ends = passed + np.cumsum(records["bytes"][rows], dtype=np.int64)
+        shards = (ends - records["bytes"][rows]) // size
+        starts += [(piece, first + row) for row in rows[np.diff(shards, prepend=shard) > 0].tolist()]
+        if len(rows):
+            passed, shard = int(ends[-1]), int(shards[-1])
+    return starts
+
+
+def learn(work: Work, options: BuildOptions, _number: int, _task: dict[str, Any], report: Report) -> Result:
+    """Leaves the vocabulary, learned from a sample: training documents whose digest's second half is below a share."""
+    train = options.train
+    assert train is not None
+    facts = work.finished("layout")
+    share = min(train.sample_bytes / max(facts["train_bytes"], 1), 1.0)
+    taken = {"documents": 0, "bytes": 0}
+    texts = _sample(work, facts["threshold"], share, train.sample_bytes, options.working_memory, taken, report)
+    vocabulary = learn_vocabulary(VocabularySpec(kind=train.kind, size=train.size), train.objective, texts)
+    write_atomic(work.given_vocabulary, vocabulary.to_json())
+    return {"sample": taken | {"share": share}}
+
+
+def _sample(
+    work: Work, threshold: int, share: float, most: int, memory: int, taken: dict[str, int], report: Report
+) -> Iterator[str]:
+    """Texts, in order, until `most` bytes, or until their different words are more than the learner can hold."""
+    different: set[int] = set()
+    letters = 0
+    limit = int(share * 2.0**64) - 1
+    for piece, first, kept, records in kept_records(work):
+        chosen = kept & ~is_held_out(records, threshold)
+        if share < 1:
+            chosen &= records["digest"][:, 1] <= np.uint64(max(limit, 0))
+        reader = TextReader(piece_path(work.texts, piece))
+        for _, texts in reader.in_blocks(chosen, first):
+            for data in texts:
+                if taken["bytes"] + len(data) > most or letters * _BYTES_A_LETTER > memory:
+                    return
+                text = data.decode()
+                for word in set(text.split()):
+                    known = hash(word)
+                    if known not in different:
+                        different.add(known)
+                        letters += len(word)
+                taken["documents"] += 1
+                taken["bytes"] += len(data)
+                report(len(data))
+                yield text
+        reader.close()
