@@ -96,6 +96,10 @@ class Vocabulary:
                 remedy="use one that was made for it, or let the job learn its own",
             )
 
+    def table(self) -> dict[str, int]:
+        """Every token and its id."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """The smallest of uint16 and uint32 that holds every id."""

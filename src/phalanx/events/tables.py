@@ -144,8 +144,8 @@ _ALL = (
     ),
     _table(
         "checkpoints",
-        "checkpoints written, read and found damaged",
-        Column("event", "string", doc="written, read or damaged"),
+        "checkpoints written, read and found damaged, and the weights that a run began with",
+        Column("event", "string", doc="written, read, damaged or begun with"),
         Column("step", "int64"),
         Column("path", "string"),
         Column("bytes", "int64", "bytes"),

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,10 @@ def read_config(directory: Path) -> ModelConfig:
 
 def read_trunk(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The model's description, and all its tensors but those of the heads under our names, float32: what another head
-    is put on. Raises as `read_model`."""
+    is put on. BERT's pooler is among them where the file has one. Raises as `read_model`."""
     config = read_config(directory)
-    return config, dict(_checked(directory, config, _empty(config), trunk=True))
+    whole = replace(config, objective="pretraining") if config.family == "bert" else config
+    return config, dict(_checked(directory, whole, _empty(whole), trunk=True))
 
 
 def write_model(module: nn.Module, directory: Path) -> Path:
@@ -201,8 +202,9 @@ _TIED = {
 _PREFIX = {"bert": "bert.", "gpt2": "transformer.", "llama": "model."}
 _HEADS = ("cls.", "classifier.", "lm_head.", "score.")
 # bert-base-uncased calls itself a BertForMaskedLM and still has the rest of its pretraining.
-_LEFT_OUT = {"masked-lm": ("bert.pooler.", "cls.seq_relationship."), "tag": ("bert.pooler.",)}
-_OUR_HEADS = ("transform", "head", "pooler")
+_POOLER = "bert.pooler."
+_LEFT_OUT = {"masked-lm": (_POOLER, "cls.seq_relationship."), "tag": (_POOLER,)}
+_OUR_HEADS = ("transform", "head")
 
 
 def _checked(
@@ -210,7 +212,7 @@ def _checked(
 ) -> Iterator[tuple[str, Tensor]]:
     """Each tensor under our name, once all are known to be there in their shapes; `trunk`: but the heads'."""
     files = _files(directory)
-    left_out = (*_HEADS, "bert.pooler.") if trunk else _LEFT_OUT.get(config.objective, ())
+    left_out = _HEADS if trunk else _LEFT_OUT.get(config.objective, ())
     with ExitStack() as stack:
         where: dict[str, Any] = {}
         names: dict[str, str] = {}
@@ -221,7 +223,11 @@ def _checked(
                 if not _NO_WEIGHTS.fullmatch(name) and not name.startswith(left_out):
                     where[name], names[name] = opened, stored
         shapes = {name: tuple(where[name].get_slice(names[name]).get_shape()) for name in where}
-        pairs = [match for match in matches(config) if not (trunk and match.ours.startswith(_OUR_HEADS))]
+        pairs = list(matches(config))
+        if trunk:
+            pooled = any(name.startswith(_POOLER) for name in shapes)
+            heads = _OUR_HEADS if pooled else (*_OUR_HEADS, "pooler")
+            pairs = [match for match in pairs if not match.ours.startswith(heads)]
         expected = _expected(pairs, module)
         copies = _copies(config, shapes)
         _compare(directory, expected, {name: shape for name, shape in shapes.items() if name not in copies})

@@ -51,7 +51,7 @@ class Fitting:
             self._progress(f"memory of {sequences_at_once(micro_batch)}")
             trace = trace_step(self._subject, bare_plan(self._job, micro_batch, precision))
             spec = self._job.spec
-            circumstances = Circumstances(precision, spec.model.objective == "masked-lm")
+            circumstances = Circumstances(precision, spec.model.objective != "causal-lm")
             memory = predicted_memory(trace, circumstances)
             self._counted[key] = Counted(micro_batch, trace, memory)
         return self._counted[key]

@@ -70,7 +70,7 @@ class _Planner:
         self, job: Job, data: TrainingData, facts: HostFacts, rehearser: Rehearser, progress: Callable[[str], None]
     ) -> None:
         _check_split(job)
-        self._job, self._facts = job, facts
+        self._job, self._facts, self._notes = job, facts, data.notes
         self._rehearser, self._progress = rehearser, progress
         self._workers = job.spec.workers.count
         self._share = math.ceil(job.spec.training.global_batch / self._workers)
@@ -95,6 +95,7 @@ class _Planner:
             words.why_this_precision(training.precision, chosen, trials),
             f"a step takes {duration_in_words(chosen.step_seconds)}: {how}",
             f"a worker holds {peak} at the peak of a step, beside its program; {room} is there for each",
+            *self._notes,
         )
         changes = {
             "reasons": reasons,

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
-from phalanx.data import TrainingData
+from phalanx.data import Loader, TrainingData
 from phalanx.job import Job, MemoryPrediction, MeshSpec, Plan, Predicted
 from phalanx.job.plan import ArithmeticPrecision
-from phalanx.models import build, resolve
 from phalanx.planning.trace import MicroBatch, Subject
+from phalanx.training.beginning import build_model, model_config
 from phalanx.training.loop import tensors
 from phalanx.training.optimizers import make_optimizer
 
 
 def subject_of(job: Job, data: TrainingData) -> Subject:
-    """Of `job` on `data`. Raises UnknownModel."""
+    """Of `job` on `data`. Raises what `training.beginning.model_config` does."""
     spec = job.spec
-    config = resolve(spec.model.name, data.vocabulary.size, spec.data.sequence_length, spec.model.dropout)
+    config = model_config(spec, data)
     workers = spec.workers.count
 
     def make_model() -> nn.Module:
-        torch.manual_seed(spec.training.seed)
-        return build(config)
+        return build_model(spec, config)
 
     def batch(rows: int) -> MicroBatch:
-        """The first `rows` of rank 0's share of the first step."""
+        """The first `rows` of rank 0's share of the first step; where steps differ in size, the largest there are."""
+        if isinstance(data, Loader):
+            return next(iter(tensors([data.largest_batch(rows, workers)])))
         return next(iter(tensors(data.feed(None, 0, workers, rows).take().batches[:1])))
 
     return Subject(make_model, lambda module: make_optimizer(module, spec.training.optimizer), batch)

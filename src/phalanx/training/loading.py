@@ -111,7 +111,7 @@ def load_model(directory: Path) -> LoadedModel:
 
     Raises CheckpointDamaged, TrainingError when there is none.
     """
-    checkpoint = _find(directory)
+    checkpoint = find_checkpoint(directory)
     config = ModelConfig.from_dict(checkpoint.manifest.model)
     with torch.random.fork_rng(devices=[]):
         module = build(config)
@@ -126,7 +126,8 @@ def load_model(directory: Path) -> LoadedModel:
     )
 
 
-def _find(directory: Path) -> Checkpoint:
+def find_checkpoint(directory: Path) -> Checkpoint:
+    """That checkpoint, or the newest good one of a run or of its `checkpoints`. Raises as `load_model`."""
     if (directory / MANIFEST).exists():
         return Checkpoint.open(directory)
     for root in (directory, directory / "checkpoints"):

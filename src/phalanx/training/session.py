@@ -24,9 +24,9 @@ from phalanx.data import Cursor, open_data
 from phalanx.events import Context, Emitter
 from phalanx.foundation import UsageError
 from phalanx.job import Job, Plan, read_value
-from phalanx.models import build, resolve
 from phalanx.parallel import Mesh
 from phalanx.training import checkpoint, memory
+from phalanx.training.beginning import begin, build_model, model_config
 from phalanx.training.checkpoint import Checkpoint
 from phalanx.training.loop import Loop, Outcome
 from phalanx.training.manifest import Manifest, Rng
@@ -137,20 +137,20 @@ class Session:
         """The stepper, in the state of the newest good checkpoint, the number of steps it has done, and where its data
         goes on."""
         spec = self._job.spec
-        self._config = resolve(
-            spec.model.name, self._data.vocabulary.size, spec.data.sequence_length, spec.model.dropout
-        )
+        self._config = model_config(spec, self._data)
+        found = self._choose(group)
 
         def make_model() -> nn.Module:
-            torch.manual_seed(spec.training.seed)
-            return build(self._config)
+            module = build_model(spec, self._config)
+            if found is None and spec.model.weights is not None:
+                self._begin(module, Path(spec.model.weights).expanduser(), group)
+            return module
 
         mesh = Mesh.of(self._plan.mesh, group)
         stepper = build_stepper(
             make_model, lambda module: make_optimizer(module, spec.training.optimizer), self._plan, mesh
         )
         start = time.perf_counter()
-        found = self._choose(group)
         if found is None:
             return stepper, 0, None
         stepper.load(found)
@@ -159,6 +159,15 @@ class Session:
         self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
         memory.reset_peak()  # what loading took is not a step's
         return stepper, step, found.manifest.data_cursor
+
+    def _begin(self, module: nn.Module, path: Path, group: Group) -> None:
+        """With the weights at `path`; rank 0 says what was taken, and what is fresh."""
+        start = time.perf_counter()
+        begun = begin(module, self._config, path)
+        if group.rank == 0:
+            log.info("begins with %s", begun.describe())
+            row = {"event": "begun with", "step": 0, "path": str(path), "message": begun.describe()}
+            self._emitter.emit("checkpoints", row | {"seconds": time.perf_counter() - start})
 
     def _choose(self, group: Group) -> Checkpoint | None:
         """Rank 0 chooses, so that all take the same one."""
