@@ -7,8 +7,10 @@ Each check is a function of the job that gives findings; a serious one blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from phalanx.data import DataError, SourceReport, check_pairs, check_source
+from phalanx.data import DataError, SourceReport, check_examples, check_pairs, check_source
+from phalanx.data.labelled import OBJECTIVES as LABELLED
 from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import nearest
 from phalanx.job import Coverage, Decision, Finding, Job, MeshSpec, unenforceable
@@ -21,14 +23,21 @@ _NOT_CARRIED_OUT = ("sharded", "tensor", "pipeline", "hybrid")
 
 def gate_1(job: Job) -> Decision:
     """Whether data, model, split of the work and demands are such that planning makes sense."""
-    report = (check_pairs if job.spec.model.objective == "translate" else check_source)(job.spec.data)
-    findings = (*report.problems, *unlearnable(job), *_split(job), *_demands(job))
+    report = _look_at_data(job)
+    findings = (*report.problems, *unlearnable(job), *_weights(job), *_split(job), *_demands(job))
     return Decision(
         verdict="block" if any(finding.severity in _BLOCKING for finding in findings) else "allow",
         gate=1,
         findings=findings,
-        coverage=_coverage(report),
+        coverage=_coverage(job, report),
     )
+
+
+def _look_at_data(job: Job) -> SourceReport:
+    objective, data = job.spec.model.objective, job.spec.data
+    if objective in LABELLED:
+        return check_examples(data, objective)
+    return check_pairs(data) if objective == "translate" else check_source(data)
 
 
 def unlearnable(job: Job) -> tuple[Finding, ...]:
@@ -36,7 +45,8 @@ def unlearnable(job: Job) -> tuple[Finding, ...]:
     return (*_vocabulary(job), *_model(job))
 
 
-def _coverage(report: SourceReport) -> Coverage:
+def _coverage(job: Job, report: SourceReport) -> Coverage:
+    weights = "training starts from new weights" if job.spec.model.weights is None else "read when training begins"
     return Coverage(
         scanned=(
             f"data: {report.files:,} files, {report.bytes:,} bytes",
@@ -48,16 +58,18 @@ def _coverage(report: SourceReport) -> Coverage:
         skipped=(
             "content of the data: sampled only, read whole when it is prepared",
             "code and dependencies: a job brings none of its own",
-            "model files: training starts from new weights",
+            f"model files: {weights}",
         ),
     )
 
 
 def _vocabulary(job: Job) -> Iterator[Finding]:
+    vocabulary = job.spec.prepared_data.vocabulary
     try:
-        check_vocabulary(job.spec.data.vocabulary, job.spec.model.objective)
+        check_vocabulary(vocabulary, job.spec.model.objective)
     except DataError as error:
-        yield _finding("data.vocabulary", job.spec.data.vocabulary.kind, error.where, error.message, error.remedy)
+        subject = vocabulary.path or vocabulary.kind
+        yield _finding("data.vocabulary", subject, error.where, error.message, error.remedy)
 
 
 def _model(job: Job) -> Iterator[Finding]:
@@ -78,6 +90,18 @@ def _model(job: Job) -> Iterator[Finding]:
             f"{model.name} learns {' or '.join(entry.objectives)}, not {model.objective}",
             f"use objective: {entry.objectives[0]}, or a model for {model.objective}: {fitting or 'there is none yet'}",
         )
+
+
+def _weights(job: Job) -> Iterator[Finding]:
+    """Something that holds weights is there; whether they fit is seen when they are read."""
+    weights = job.spec.model.weights
+    if weights is None:
+        return
+    path = Path(weights).expanduser()
+    if not any(next(path.glob(name), None) for name in ("config.json", "manifest.json", "checkpoints", "step-*")):
+        what = "holds no model" if path.is_dir() else "is no directory"
+        remedy = "name a run, a checkpoint or a directory of Hugging Face's files (config.json, safetensors)"
+        yield _finding("model.weights", weights, "spec.model.weights", f"{weights} {what}", remedy)
 
 
 def _split(job: Job) -> Iterator[Finding]:

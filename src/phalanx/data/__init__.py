@@ -8,6 +8,7 @@ from phalanx.data.batches import Batch, Cursor, Feed, LoaderSpec, Portion, Row, 
 from phalanx.data.corpus import Corpus, CorpusDamaged, CorpusManifest, Split, SplitCounts
 from phalanx.data.dataset import Dataset, DatasetManifest, DatasetWriter, Documents, Shard, SourceRecord, is_dataset
 from phalanx.data.errors import (
+    BadTable,
     DataChanged,
     DataError,
     DatasetDamaged,
@@ -25,11 +26,12 @@ from phalanx.data.opening import open_data
 from phalanx.data.prepare import prepare, reopen
 from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
 from phalanx.data.source import Document, Progress, Source
-from phalanx.data.sources import BUILT_IN, SourceReport, check_pairs, check_source, open_source
+from phalanx.data.sources import BUILT_IN, SourceReport, check_examples, check_pairs, check_source, open_source
 from phalanx.data.vocabulary import Vocabulary
 
 __all__ = [
     "BUILT_IN",
+    "BadTable",
     "Batch",
     "Corpus",
     "CorpusDamaged",
@@ -70,6 +72,7 @@ __all__ = [
     "UnitNorm",
     "Unscalable",
     "Vocabulary",
+    "check_examples",
     "check_pairs",
     "check_source",
     "is_dataset",

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from phalanx.data import stdlib
 from phalanx.data.errors import DataError, NotText, SourceEmpty, SourceMissing
+from phalanx.data.labelled import example_file
 from phalanx.data.parallel import pair_files, read_pairs
 from phalanx.data.source import NAME_TEXT, Document, Source, SourceFile, looks_binary, text_hash
+from phalanx.data.table import read_examples, read_tagged
 from phalanx.foundation import nearest
 from phalanx.job import DataSpec, Finding
+from phalanx.job.spec import Objective
 
 BUILT_IN = (stdlib.SOURCE, stdlib.DOCS)
 
@@ -91,6 +94,18 @@ def check_pairs(spec: DataSpec) -> SourceReport:
         for name in names:
             files += pair_files(name)
             next(read_pairs(name, spec.columns), None)
+    except DataError as error:
+        return SourceReport(spec.source, problems=(_finding(spec.source, error),))
+    return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
+
+
+def check_examples(spec: DataSpec, objective: Objective) -> SourceReport:
+    """As `check_source`, of labelled examples: whether the files are there, and the first rows fit the columns."""
+    names = [spec.source] if spec.held_out_source is None else [spec.source, spec.held_out_source]
+    try:
+        files = [example_file(name) for name in names]
+        for file in files:
+            next(read_tagged(file, spec.columns) if objective == "tag" else read_examples(file, spec.columns), None)
     except DataError as error:
         return SourceReport(spec.source, problems=(_finding(spec.source, error),))
     return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))

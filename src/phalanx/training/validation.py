@@ -29,13 +29,19 @@ class Validation(State):
 
     def update(self, costs: ArrayLike, ranks: ArrayLike, text_bytes: int) -> Self:
         """Costs in nats, floats [n], and how many tokens the model liked better than the right one, integers [n],
-        of n tokens that stand for `text_bytes` bytes of text (0: nobody can say). Returns itself."""
+        of n tokens that stand for `text_bytes` bytes of text (0: nobody can say). Of numbers to learn the costs are
+        squared errors, and there are no ranks. Returns itself."""
         nats, places = np.asarray(costs, np.float64), np.asarray(ranks)
         self.loss.update(nats, len(nats))
         self.bits_per_byte.update(nats, text_bytes)
         for state in (self.top1, self.top5):
             state.add(int((places < state.k).sum()), len(places))
         return self
+
+    @property
+    def _ranked(self) -> bool:
+        """Whether there are right answers among others: a number is only near or far."""
+        return self.top1.count > 0
 
     def compute(self) -> dict[str, float | int | None]:
         """Columns of a row of `validations`; None where undefined."""
@@ -44,9 +50,9 @@ class Validation(State):
             "loss": self.loss.compute() if tokens else None,
             "tokens": tokens,
             "bits_per_byte": self.bits_per_byte.compute() if known else None,
-            "perplexity": self.loss.perplexity if tokens else None,
-            "top1": self.top1.compute() if tokens else None,
-            "top5": self.top5.compute() if tokens else None,
+            "perplexity": self.loss.perplexity if self._ranked else None,
+            "top1": self.top1.compute() if self._ranked else None,
+            "top5": self.top5.compute() if self._ranked else None,
         }
 
     def definition(self) -> dict[str, Any]:
