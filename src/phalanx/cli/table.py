@@ -29,6 +29,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": ("phalanx.cli.export:command", "Write a trained model as Hugging Face's files"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
         "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),
+        "data": ("phalanx.cli.data:command", "Build datasets from text of any size, and look into them"),
         "job": ("phalanx.cli.job:command", "Write and check job files"),
         "doctor": ("phalanx.cli.doctor:command", "Say what this machine has and lacks"),
         "version": ("phalanx.cli.version:command", "Print the versions of Phalanx and of what it stands on"),

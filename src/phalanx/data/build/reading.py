@@ -162,7 +162,7 @@ def _whole(stream: _Stream, longest: int) -> Iterator[Text]:
     while True:
         data = rest + stream.read(longest + 1 - len(rest))
         if len(data) <= longest:
-            if data:
+            if data or not place:
                 yield place, data, False
             return
         end = cut_point(data, longest)
