@@ -75,7 +75,9 @@ def command() -> None:
     type=click.Choice(["bpe", "wordpiece", "bytes"]),
     help="Learn one from a sample of the training text.  [default: bpe, without --tokenizer]",
 )
-@click.option("--vocabulary-size", type=click.IntRange(1), default=8192, show_default=True, help="Entries to learn.")
+@click.option(
+    "--vocabulary-size", type=click.IntRange(256, 1 << 20), default=8192, show_default=True, help="Entries to learn."
+)
 @click.option(
     "--objective",
     type=click.Choice(["causal-lm", "masked-lm"]),
@@ -196,8 +198,6 @@ def build(
 
 def _build_options(sources: tuple[str, ...], tokenizer: Path | None, given: dict[str, Any]) -> BuildOptions:
     from phalanx.data.build import BuildOptions, Filters, TrainTokenizer
-    from phalanx.data.learn import check_vocabulary
-    from phalanx.job import VocabularySpec
 
     learned: str | None = given["train_tokenizer"]
     if tokenizer is not None and learned is not None:
@@ -209,9 +209,7 @@ def _build_options(sources: tuple[str, ...], tokenizer: Path | None, given: dict
         kind: Any = learned or "bpe"
         objective: Any = given["objective"] or ("masked-lm" if kind == "wordpiece" else "causal-lm")
         sample = given["sample_bytes"] or given["memory"] // 8
-        train = TrainTokenizer(kind, 0 if kind == "bytes" else given["vocabulary_size"], objective, sample)
-        if kind != "bytes":
-            check_vocabulary(VocabularySpec(kind=kind, size=given["vocabulary_size"]), objective)
+        train = TrainTokenizer(kind, 256 if kind == "bytes" else given["vocabulary_size"], objective, sample)
     near = None if given["keep_duplicates"] else given["near_duplicates"] or None
     return BuildOptions(
         sources=sources,

@@ -11,7 +11,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from phalanx.data.errors import UnfitVocabulary
+from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import UsageError, size_in_words
+from phalanx.job import VocabularySpec
 from phalanx.job.spec import Objective, VocabularyKind
 
 Format = Literal["auto", "text", "jsonl", "parquet"]
@@ -55,6 +58,18 @@ class TrainTokenizer:
     objective: Objective
     sample_bytes: int
 
+    def check(self) -> None:
+        """Raises UnfitVocabulary as `learn.check_vocabulary` does, by the names of the command's options."""
+        if self.size < 256:
+            raise UnfitVocabulary(
+                f"{self.size} entries are too few", where="--vocabulary-size", remedy="ask for at least 256"
+            )
+        try:
+            check_vocabulary(VocabularySpec(kind=self.kind, size=self.size), self.objective)
+        except UnfitVocabulary as error:
+            option = "--vocabulary-size" if error.where.endswith("size") else "--train-tokenizer"
+            raise UnfitVocabulary(error.message, where=option, remedy=error.remedy) from error
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -92,6 +107,9 @@ class BuildOptions:
             raise UsageError(
                 f"{self.near} is no threshold of similarity", where="--near-duplicates", remedy="from 0.3 to 1"
             )
+
+        if self.train is not None:
+            self.train.check()
 
     @property
     def working_memory(self) -> int:

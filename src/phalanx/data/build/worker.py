@@ -55,8 +55,7 @@ def main(directory: str, out: str, parent: str) -> None:
     for line in sys.stdin:
         task = json.loads(line)
         try:
-            result = STAGES[task["stage"]](work, options, task["number"], task, _Reporter())
-            work.finish(task["stage"], task["number"], result)
+            result = perform(work, options, task, _Reporter())
         except PhalanxError as error:
             _say(
                 {
@@ -67,9 +66,16 @@ def main(directory: str, out: str, parent: str) -> None:
                 }
             )
             return
-        for name in result.get("used", ()):
-            (work.sort / name).unlink(missing_ok=True)
         _say({"result": result, "peak": peak_bytes()})
+
+
+def perform(work: Work, options: BuildOptions, task: dict[str, Any], report: Callable[[int], None]) -> Result:
+    """Do a task, note that it is done, and only then delete what nobody needs any more."""
+    result = STAGES[task["stage"]](work, options, task["number"], task, report)
+    work.finish(task["stage"], task["number"], result)
+    for name in result.get("used", ()):
+        (work.sort / name).unlink(missing_ok=True)
+    return result
 
 
 class _Reporter:
