@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from phalanx.data import DataError, SourceReport, check_examples, check_pairs, check_source
+from phalanx.data import (
+    DataError,
+    SourceReport,
+    check_datasets,
+    check_examples,
+    check_pairs,
+    check_source,
+    has_datasets,
+)
 from phalanx.data.labelled import OBJECTIVES as LABELLED
 from phalanx.data.learn import check_vocabulary
 from phalanx.foundation import nearest
@@ -35,6 +43,8 @@ def gate_1(job: Job) -> Decision:
 
 def _look_at_data(job: Job) -> SourceReport:
     objective, data = job.spec.model.objective, job.spec.data
+    if has_datasets(data):
+        return check_datasets(job.spec)
     if objective in LABELLED:
         return check_examples(data, objective)
     return check_pairs(data) if objective == "translate" else check_source(data)
@@ -64,6 +74,8 @@ def _coverage(job: Job, report: SourceReport) -> Coverage:
 
 
 def _vocabulary(job: Job) -> Iterator[Finding]:
+    if has_datasets(job.spec.data):
+        return  # they bring their own, which was looked at with them
     vocabulary = job.spec.prepared_data.vocabulary
     try:
         check_vocabulary(vocabulary, job.spec.model.objective)

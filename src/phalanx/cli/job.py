@@ -56,7 +56,7 @@ def validate(file: Path, as_json: bool) -> None:
         return
     spec, name = job.spec, f"{job.metadata.namespace}/{job.metadata.name}"
     click.echo(
-        f"{file}: valid. {name} trains {spec.model.name} ({spec.model.objective}) on {spec.data.source}: "
+        f"{file}: valid. {name} trains {spec.model.name} ({spec.model.objective}) on {spec.data.name}: "
         f"{spec.training.steps:,} steps of {spec.training.global_batch:,} sequences, "
         f"{spec.workers.count} worker{'s' if spec.workers.count > 1 else ''}."
     )

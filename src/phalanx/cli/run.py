@@ -45,10 +45,13 @@ def with_absolute_source(job: Job) -> Job:
     """Workers run in another directory, and `resume` may be typed in a third, maybe once the text is there."""
     from phalanx.data import BUILT_IN
 
-    source = job.spec.data.source
-    if source in BUILT_IN or "\0" in source:  # the second is a mistake that admission explains
-        return job
-    data = job.spec.data.model_copy(update={"source": str(Path(source).expanduser().absolute())})
+    def absolute(source: str) -> str:
+        if not source or source in BUILT_IN or "\0" in source:  # the last is a mistake that admission explains
+            return source
+        return str(Path(source).expanduser().absolute())
+
+    mix = tuple(part.model_copy(update={"source": absolute(part.source)}) for part in job.spec.data.mix)
+    data = job.spec.data.model_copy(update={"source": absolute(job.spec.data.source), "mix": mix})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
 
 

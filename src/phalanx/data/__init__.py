@@ -22,11 +22,12 @@ from phalanx.data.errors import (
 )
 from phalanx.data.loader import Loader, StepFeed
 from phalanx.data.masking import mask_row
-from phalanx.data.opening import open_data
+from phalanx.data.opening import check_datasets, open_corpus, open_data
 from phalanx.data.prepare import prepare, reopen
 from phalanx.data.scaling import FeatureMoments, MinMax, Scaler, Standardize, UnitNorm
 from phalanx.data.source import Document, Progress, Source
 from phalanx.data.sources import BUILT_IN, SourceReport, check_examples, check_pairs, check_source, open_source
+from phalanx.data.stream import StreamLoader, has_datasets, open_datasets
 from phalanx.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "SplitCounts",
     "Standardize",
     "StepFeed",
+    "StreamLoader",
     "TextTooSmall",
     "TokenizersDiffer",
     "TrainingData",
@@ -72,12 +74,16 @@ __all__ = [
     "UnitNorm",
     "Unscalable",
     "Vocabulary",
+    "check_datasets",
     "check_examples",
     "check_pairs",
     "check_source",
+    "has_datasets",
     "is_dataset",
     "mask_row",
+    "open_corpus",
     "open_data",
+    "open_datasets",
     "open_source",
     "prepare",
     "reopen",

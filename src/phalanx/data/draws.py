@@ -23,6 +23,14 @@ def generator(seed: int, purpose: int, first: int = 0, second: int = 0) -> np.ra
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, first, second]))
 
 
+def words(seed: int, purpose: int, first: int, places: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """`count` random words of 64 bits for each of `places`, uint64 [count, n]: each a function of seed, purpose,
+    `first` and the place alone, and much cheaper than a generator a place."""
+    keys = generator(seed, purpose, first).integers(0, 2**64, (count, 2), dtype=np.uint64)
+    base = places.astype(np.uint64)
+    return np.stack([_mix(_mix(base ^ one) + other) for one, other in keys])
+
+
 class Permutation:
     """A permutation of 0..n-1 keyed by (seed, purpose, epoch, part), in constant memory.
 

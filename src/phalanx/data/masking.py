@@ -37,3 +37,26 @@ def mask_row(
     seen = tokens.copy()
     seen[chosen] = np.where(fate < 0.8, mask_id, np.where(fate < 0.9, replacements, tokens[chosen]))
     return seen, chosen, tokens[chosen]
+
+
+def mask_rows(
+    tokens: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    row: NDArray[np.int64],
+    ordinary_ids: NDArray[np.int64],
+    mask_id: int,
+    probability: float,
+    words: NDArray[np.uint64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """As `mask_row`, of many rows at once: `tokens` int64 [n], rows one after the other; `candidates` int64 [c],
+    ascending: places that may be chosen; `row` int64 [c], from 0: whose each is; `words` uint64 [3, c]: random."""
+    sizes = np.bincount(row)
+    order = np.lexsort((words[0], row))
+    rank = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    picked = np.sort(order[rank < mask_count(sizes, probability)[row]])  # `row` is ascending: rank i is of row[i]
+    chosen = candidates[picked]
+    fate = words[1, picked] / 2.0**64
+    replacements = ordinary_ids[words[2, picked] % np.uint64(len(ordinary_ids))]
+    seen = tokens.copy()
+    seen[chosen] = np.where(fate < 0.8, mask_id, np.where(fate < 0.9, replacements, tokens[chosen]))
+    return seen, chosen, tokens[chosen]

@@ -74,9 +74,9 @@ def check_source(spec: DataSpec) -> SourceReport:
             with file.path.open("rb"):
                 pass
     except DataError as error:
-        return SourceReport(spec.source, problems=(_finding(spec.source, error),))
+        return SourceReport(spec.source, problems=(problem(spec.source, error),))
     except OSError as error:
-        return SourceReport(spec.source, problems=(_finding(spec.source, _missing(spec.source, error)),))
+        return SourceReport(spec.source, problems=(problem(spec.source, _missing(spec.source, error)),))
     return SourceReport(
         spec.source,
         len(source.files),
@@ -95,7 +95,7 @@ def check_pairs(spec: DataSpec) -> SourceReport:
             files += pair_files(name)
             next(read_pairs(name, spec.columns), None)
     except DataError as error:
-        return SourceReport(spec.source, problems=(_finding(spec.source, error),))
+        return SourceReport(spec.source, problems=(problem(spec.source, error),))
     return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
 
 
@@ -107,7 +107,7 @@ def check_examples(spec: DataSpec, objective: Objective) -> SourceReport:
         for file in files:
             next(read_tagged(file, spec.columns) if objective == "tag" else read_examples(file, spec.columns), None)
     except DataError as error:
-        return SourceReport(spec.source, problems=(_finding(spec.source, error),))
+        return SourceReport(spec.source, problems=(problem(spec.source, error),))
     return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
 
 
@@ -128,7 +128,8 @@ def _missing(name: str, error: OSError) -> SourceMissing:
     return SourceMissing(f"cannot be read ({error.strerror})", where=name, remedy=remedy)
 
 
-def _finding(subject: str, error: DataError) -> Finding:
+def problem(subject: str, error: DataError) -> Finding:
+    """What is wrong with the data, as admission says it."""
     rule = _RULE_OF.get(type(error), "data.unusable")
     return Finding(
         id=f"{rule}:{subject}",
