@@ -21,6 +21,7 @@ from benchmarks.ranks import Window, padding_share, run_ranks, tokens_per_cpu_se
 from phalanx.data import Corpus, Loader, LoaderSpec, prepare
 from phalanx.job import Job, OptimizerSpec, ScheduleSpec, TrainingSpec, VocabularySpec, WorkersSpec, read_job
 from phalanx.models import ModelConfig, resolve
+from phalanx.models.published import settings_of
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "jobs" / "bert-tiny.yaml"
 PROCESSES = 2
@@ -117,12 +118,10 @@ class Contest:
         return self._run("side_phalanx", orders)
 
     def peer(self, steps: int, accumulation: int) -> list[Window]:
-        from benchmarks.same_loss import bert_values
-
         job = job_of(self.config.vocabulary_size, WARMUP + steps, self.global_batch)
         orders = {
             "corpus": str(self.corpus.directory),
-            "model": bert_values(self.config),
+            "model": settings_of(self.config),
             "arguments": peer_arguments(job, self.documents_per_step // PROCESSES, accumulation, self.scratch),
             "sequence_length": self.config.sequence_length,
             "mask_probability": job.spec.data.mask_probability,

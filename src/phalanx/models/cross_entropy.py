@@ -62,15 +62,22 @@ class _CrossEntropy(torch.autograd.Function):
         for start in range(0, wanted, rows):
             end = min(start + rows, wanted)
             some, target = logits[start:end], targets[start:end, None]
-            probabilities = some.softmax(-1, dtype=torch.float32)
             skipped = None if ignored is None else target == ignored
             if skipped is not None:
                 target = target.masked_fill(skipped, 0)
+            if gradient is None or gradient.dtype != torch.float32:
+                probabilities = some.softmax(-1, dtype=torch.float32)
+            else:  # where they are wanted, without a copy
+                probabilities = gradient[start:end]
+                torch.softmax(some, -1, out=probabilities)
             costs = _costs(some, target, probabilities)
             total += (costs if skipped is None else costs.masked_fill(skipped[:, 0], 0)).sum()
             if gradient is not None:
                 probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
-                gradient[start:end] = probabilities if skipped is None else probabilities.masked_fill_(skipped, 0)
+                if skipped is not None:
+                    probabilities.masked_fill_(skipped, 0)
+                if probabilities.dtype != gradient.dtype:
+                    gradient[start:end] = probabilities
         if gradient is not None:
             gradient[wanted:] = 0
             ctx.save_for_backward(gradient)
@@ -78,5 +85,6 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        """Scales in place: a second backward through the same loss is refused by torch."""
         (gradient,) = ctx.saved_tensors
-        return gradient * outer[0].to(gradient.dtype), None, None
+        return gradient.mul_(outer[0].to(gradient.dtype)), None, None
