@@ -15,11 +15,12 @@ import torch
 from phalanx.data import Corpus, Vocabulary
 from phalanx.data.stdlib import SOURCE
 from phalanx.evaluation.masked import Progress
-from phalanx.evaluation.writing import Sampling, write_text
+from phalanx.evaluation.writing import write_text
+from phalanx.models import GenerationSettings
 from phalanx.training import LoadedModel
 
 PROMPTS, MASKED, GUESSES = 3, 12, 5
-GENERATED_BYTES = 200
+GENERATED_BYTES, TEMPERATURE = 200, 0.7
 SEED = 1
 _LEAST_TOKENS, _MOST_TOKENS = 8, 40
 _LEAST_CHARACTERS, _MOST_CHARACTERS = 4, 100
@@ -35,7 +36,8 @@ def continuations(loaded: LoadedModel, corpus: Corpus, progress: Progress) -> li
     most = max(1, round(GENERATED_BYTES / max(mean_bytes, 0.5)))
     examples = []
     for place, prompt in enumerate(prompts):
-        text = "".join(write_text(loaded, prompt, Sampling(max_tokens=most, seed=SEED + place)))
+        settings = GenerationSettings(max_tokens=most, temperature=TEMPERATURE, seed=SEED + place)
+        text = "".join(write_text(loaded, prompt, settings))
         examples.append({"prompt": prompt, "generated": text})
         progress("writing", (place + 1) / len(prompts))
     return examples

@@ -12,32 +12,46 @@ from phalanx.foundation import lazy_names
 from phalanx.models.catalog import MODELS, Entry, ModelConfig, UnknownModel, resolve
 
 if TYPE_CHECKING:
+    from phalanx.models.beam import BeamSettings, Hypothesis, beam_search
     from phalanx.models.bert import Bert
     from phalanx.models.building import build
     from phalanx.models.decoder import Decoder
-    from phalanx.models.generation import generate
+    from phalanx.models.generation import Generation, GenerationSettings, generate
     from phalanx.models.gpt2 import Gpt2
+    from phalanx.models.layout import lay_out
     from phalanx.models.llama import Llama
 
 _HOMES = {
+    "BeamSettings": "beam",
     "Bert": "bert",
     "Decoder": "decoder",
+    "Generation": "generation",
+    "GenerationSettings": "generation",
     "Gpt2": "gpt2",
+    "Hypothesis": "beam",
     "Llama": "llama",
+    "beam_search": "beam",
     "build": "building",
     "generate": "generation",
+    "lay_out": "layout",
 }
 __all__ = [
     "MODELS",
+    "BeamSettings",
     "Bert",
     "Decoder",
     "Entry",
+    "Generation",
+    "GenerationSettings",
     "Gpt2",
+    "Hypothesis",
     "Llama",
     "ModelConfig",
     "UnknownModel",
+    "beam_search",
     "build",
     "generate",
+    "lay_out",
     "resolve",
 ]
 __getattr__ = lazy_names(__name__, _HOMES)

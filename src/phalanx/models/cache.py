@@ -40,7 +40,16 @@ class Cache:
         self.used += tokens
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; int64 [rows], repeats allowed."""
-        for whole in (self._keys, self._values):
-            part = whole[:, :, :, : self.used]
-            part.copy_(part.index_select(1, rows))
+        """Row i becomes what row `rows[i]` was; int64 [n], repeats allowed. There may be fewer or more than before."""
+        self._keys, self._values = (self._reordered(whole, rows) for whole in (self._keys, self._values))
+
+    def _reordered(self, whole: Tensor, rows: Tensor) -> Tensor:
+        used = whole[:, :, :, : self.used]
+        if len(rows) != self.rows:
+            fresh = whole.new_empty(len(whole), len(rows), *whole.shape[2:])
+            fresh[:, :, :, : self.used] = used.index_select(1, rows)
+            return fresh
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        if len(moved):
+            used[:, moved] = used.index_select(1, rows[moved])
+        return whole

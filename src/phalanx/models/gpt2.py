@@ -39,7 +39,9 @@ class Gpt2(CausalModel):
         return hidden
 
     def judge(self, hidden: Tensor) -> Tensor:
-        return F.linear(self.norm(hidden), self.embedding.weight if self.config.tied else self.head.weight)
+        hidden = self.norm(hidden)
+        logits: Tensor = self.head(hidden) if hasattr(self, "head") else F.linear(hidden, self.embedding.weight)
+        return logits
 
     def _initialize(self) -> None:
         """As published: normal of standard deviation 0.02, where a branch ends smaller by the root of their number."""

@@ -42,7 +42,9 @@ class Llama(CausalModel):
         return hidden
 
     def judge(self, hidden: Tensor) -> Tensor:
-        return F.linear(self.norm(hidden), self.embedding.weight if self.config.tied else self.head.weight)
+        hidden = self.norm(hidden)
+        logits: Tensor = self.head(hidden) if hasattr(self, "head") else F.linear(hidden, self.embedding.weight)
+        return logits
 
 
 class Block(nn.Module):
