@@ -27,6 +27,8 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "compare": ("phalanx.cli.compare:command", "Say whether A is better than B, or it was chance"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
         "export": ("phalanx.cli.export:command", "Write a trained model as Hugging Face's files"),
+        "translate": ("phalanx.cli.translate:command", "Translate sentences with a trained translator"),
+        "attention": ("phalanx.cli.attention:command", "Show what a model looks at, head by head"),
         "events": ("phalanx.cli.events:command", "Query what happened, during a run or after it"),
         "timeline": ("phalanx.cli.timeline:command", "Write what each rank did when, for Perfetto"),
         "data": ("phalanx.cli.data:command", "Build datasets from text of any size, and look into them"),

@@ -36,6 +36,17 @@ class Attention:
     heads: tuple[int, ...]
     model: str
 
+    def looks(self) -> dict[str, NDArray[np.float32]]:
+        """Of self-attention, what share of each head's looks goes where, float32 [layers, heads] (Clark et al. 2019,
+        section 3): a head that is no more than a habit is seen at once. Empty for an alignment."""
+        if self.kind != "self":
+            return {}
+        size = len(self.rows)
+        diagonals = {"itself": 0, "the token before": -1, "the token after": 1}
+        found = {name: np.trace(self.weights, offset, axis1=-2, axis2=-1) / size for name, offset in diagonals.items()}
+        found["the first token"] = self.weights[..., 0].mean(-1)
+        return {name: share.astype(np.float32) for name, share in found.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe; weights to six decimals."""
         return {
@@ -45,6 +56,7 @@ class Attention:
             "columns": list(self.columns),
             "layers": list(self.layers),
             "heads": list(self.heads),
+            "looks": {name: np.round(share.astype(np.float64), 6).tolist() for name, share in self.looks().items()},
             "weights": np.round(self.weights.astype(np.float64), 6).tolist(),
         }
 

@@ -21,9 +21,9 @@ from phalanx.pages.panels import guess_width
 _TEMPLATES = package_files("phalanx.pages") / "templates"
 
 
-def render_page(template: str, **values: Any) -> str:
-    """The page as text, with `style`, `script` and `policy` for its head."""
-    style, script = asset("report.css"), asset("report.js")
+def render_page(template: str, *, script_file: str = "report.js", images: bool = False, **values: Any) -> str:
+    """The page as text, with `style`, `script` and `policy` for its head. `images`: it holds some, in itself."""
+    style, script = asset("report.css"), asset(script_file)
     return (
         environment()
         .get_template(template)
@@ -31,8 +31,9 @@ def render_page(template: str, **values: Any) -> str:
             **values,
             style=Markup(style),  # ours, from the package
             script=Markup(script),
-            policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
-            "form-action 'none'",
+            policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+            + ("img-src data:; " if images else "")
+            + "base-uri 'none'; form-action 'none'",
         )
     )
 
