@@ -26,7 +26,7 @@ from phalanx.training import OpenedModel
 class Attention:
     """`weights` float32 [layers, heads, rows, columns]: how much the token of a row looks at that of a column; rows sum
     to 1. `rows`, `columns`: the tokens as people read them. `kind`: `self`, or `alignment` of a translation's tokens
-    (rows) to those of its source (columns). `layers`, `heads`: their numbers in the model, from 1."""
+    (rows), which are `written` as a text, to those of its source (columns). `layers`, `heads`: their numbers, from 1."""
 
     kind: str
     rows: tuple[str, ...]
@@ -35,6 +35,7 @@ class Attention:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     model: str
+    written: str = ""
 
     def looks(self) -> dict[str, NDArray[np.float32]]:
         """Of self-attention, what share of each head's looks goes where, float32 [layers, heads] (Clark et al. 2019,
@@ -52,6 +53,7 @@ class Attention:
         return {
             "kind": self.kind,
             "model": self.model,
+            "written": self.written,
             "rows": list(self.rows),
             "columns": list(self.columns),
             "layers": list(self.layers),
@@ -109,6 +111,7 @@ def attention_of(
         tuple(range(1, layers + 1))[layer_at],
         tuple(range(1, heads + 1))[head_at],
         opened.config.name,
+        opened.vocabulary.decode(rows).strip() if kind == "alignment" else "",
     )
 
 

@@ -7,6 +7,8 @@ EvaluationError         exit 1   the root
 UsageError              exit 2   of `foundation`
 ├── NotACheckpoint               a path that leads to no checkpoint
 ├── NotADecoder                  a model that cannot write text
+├── NotATranslator               a model that cannot translate
+├── NoSuchHead                   a layer or head that the model has not
 ├── UnusablePredictions          a file of predictions that is none, or lacks a column
 └── UnusablePrompt               a text that cannot be gone on with
 """
@@ -38,6 +40,14 @@ class NotACheckpoint(UsageError):
 
 class NotADecoder(UsageError):
     """Text was asked of a model that fills in masked words."""
+
+
+class NotATranslator(UsageError):
+    """A translation is asked of a model that was not made for it."""
+
+
+class NoSuchHead(UsageError):
+    """The model has not so many layers or heads."""
 
 
 class UnusablePredictions(UsageError):
