@@ -164,7 +164,7 @@ def test_every_word_of_a_sentence_has_its_tag_at_its_first_token(kind: str, tmp_
         rows = ExampleRows(split, corpus.vocabulary, LoaderSpec("tag", 512, 1))
         for index in range(len(rows)):
             row = rows.example(index)
-            assert len(row.positions) == len(row.targets) == rows.predicted(np.array([index]))
+            assert len(row.positions) == len(row.targets) == rows.predicted(np.array([index]), np.array([0]))
             ends = [*row.positions[1:], len(row.tokens) - 1]
             words = [text_of(corpus.vocabulary, row.tokens[a:b]) for a, b in zip(row.positions, ends, strict=True)]
             found.append([corpus.manifest.labels[tag] for tag in row.targets])
@@ -282,7 +282,7 @@ def test_words_beyond_the_model_s_length_are_not_asked_for(tmp_path: Path) -> No
     rows = ExampleRows(corpus.train, corpus.vocabulary, LoaderSpec("tag", 12, 1))
     assert rows.cut == 29
     for index in range(len(rows)):
-        assert len(rows.example(index).positions) == rows.predicted(np.array([index])) == min(index + 1, 10)
+        assert len(rows.example(index).positions) == rows.predicted(np.array([index]), np.array([0])) == min(index + 1, 10)
 
 
 MISTAKES: list[tuple[str, Objective, dict[str, Any], str, str]] = [

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -228,3 +230,19 @@ def test_the_data_room_loads_no_torch() -> None:
     program = "import sys, phalanx.data; print(sorted({'torch', 'duckdb', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("step", [0, 3, 40])
+def test_rows_that_do_not_cross_documents_say_whose_each_token_is(corpora: dict[str, Corpus], step: int) -> None:
+    """Against the end marks, which are the last token of a document and in no other place."""
+    corpus = corpora["causal-lm"]
+    spec = LoaderSpec("causal-lm", 48, 6, 3, cross_documents=False)
+    plain, data = Loader(corpus, replace(spec, cross_documents=True)), Loader(corpus, spec)
+    (expected,), (batch,) = (loader.micro_batches(step, 0, 1, 6) for loader in (plain, data))
+    assert (batch.arrays["tokens"] == expected.arrays["tokens"]).all()
+    ends = batch.arrays["tokens"][:, :-1] == corpus.vocabulary.eos_id
+    document = 1 + np.concatenate([np.zeros((6, 1), int), np.cumsum(ends, 1)], 1)
+    assert (batch.arrays["document"] == document).all()
+    assert batch.predicted_tokens == data.predicted_tokens_of_step(step) == ends.size - ends.sum()
+    held_out = list(data.validation_batches(10**6, 4))
+    assert all("document" in each.arrays for each in held_out)

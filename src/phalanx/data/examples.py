@@ -67,7 +67,7 @@ class ExampleRows:
         begins = np.flatnonzero(labels >= 0)
         return Row(tokens, document, begins + 1, labels[begins])
 
-    def predicted(self, rows: NDArray[np.int64]) -> int:
+    def predicted(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> int:
         return int(self._words[rows].sum())
 
     def collate(self, rows: list[Row]) -> Batch:

@@ -10,13 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phalanx.data import draws
-from phalanx.data.batches import Batch, Cursor, LoaderSpec, Portion, Row
+from phalanx.data.batches import (
+    NO_DOCUMENTS,
+    NO_IDS,
+    Batch,
+    Cursor,
+    LoaderSpec,
+    Portion,
+    Row,
+    collate_causal,
+    collate_masked,
+)
 from phalanx.data.corpus import Corpus, Split
 from phalanx.data.errors import DataChanged, TextTooSmall
 from phalanx.data.examples import ExampleRows
@@ -39,7 +49,7 @@ class _Rows(Protocol):
 
     def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row: ...
 
-    def predicted(self, rows: NDArray[np.int64]) -> int: ...
+    def predicted(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> int: ...
 
     def collate(self, rows: list[Row]) -> Batch: ...
 
@@ -154,7 +164,8 @@ class Loader:
 
     def predicted_tokens_of_step(self, step: int) -> int:
         """Terms of the loss in the global batch: known to every rank without a word to the others."""
-        return self._train.predicted(np.array([row for _, row in self.rows_of_step(step)], np.int64))
+        epochs, rows = np.array(self.rows_of_step(step), np.int64).T
+        return self._train.predicted(rows, epochs)
 
     def validation_batches(self, max_tokens: int, micro_batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """This rank's part of a fixed sample of about `max_tokens` held-out tokens (at least one row), spread over
@@ -223,10 +234,6 @@ def _rows(split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> _Rows:
     return _MaskedRows(split, vocabulary, spec)
 
 
-_NO_IDS: NDArray[np.int64] = np.empty(0, np.int64)
-_NO_DOCUMENTS: NDArray[np.int32] = np.empty(0, np.int32)
-
-
 class _CausalRows:
     def __init__(self, split: Split, vocabulary: Vocabulary, spec: LoaderSpec) -> None:
         self._windows = Windows(split, spec.sequence_length)
@@ -234,22 +241,30 @@ class _CausalRows:
         self.mean_tokens = float(self._length)
         self._vocabulary = vocabulary
         self._seed = spec.seed
+        self._cross = spec.cross_documents
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def row(self, index: int, epoch: int, mask: Callable[[], np.random.Generator]) -> Row:
-        """Every epoch cuts the text at other places; the first, and held-out text, from the start."""
-        shift = int(draws.generator(self._seed, draws.SHIFT, epoch).integers(self._length)) if epoch else 0
-        return Row(self._windows.row(index, shift), _NO_DOCUMENTS, _NO_IDS, _NO_IDS)
+        shift = self._shift(epoch)
+        documents = NO_DOCUMENTS if self._cross else self._windows.documents(index, shift)
+        return Row(self._windows.row(index, shift), documents, NO_IDS, NO_IDS)
 
-    def predicted(self, rows: NDArray[np.int64]) -> int:
-        return len(rows) * self._length
+    def predicted(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> int:
+        """Without what a document begins with, where rows do not cross documents."""
+        predicted = len(rows) * self._length
+        if not self._cross:
+            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
+                predicted -= int(self._windows.documents(row, self._shift(epoch))[-1]) - 1
+        return predicted
 
     def collate(self, rows: list[Row]) -> Batch:
-        tokens = np.stack([row.tokens for row in rows])
-        size = len(rows) * self._length
-        return Batch({"tokens": tokens}, size, size, int(self._vocabulary.byte_lengths[tokens[:, 1:]].sum()))
+        return collate_causal(rows, self._vocabulary)
+
+    def _shift(self, epoch: int) -> int:
+        """Every epoch cuts the text at other places; the first, and held-out text, from the start."""
+        return int(draws.generator(self._seed, draws.SHIFT, epoch).integers(self._length)) if epoch else 0
 
 
 class _MaskedRows:
@@ -275,21 +290,8 @@ class _MaskedRows:
         )
         return Row(seen, document, positions, targets)
 
-    def predicted(self, rows: NDArray[np.int64]) -> int:
+    def predicted(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> int:
         return int(mask_count(self._packed.ordinary(rows), self._probability).sum())
 
     def collate(self, rows: list[Row]) -> Batch:
-        tokens = np.full((len(rows), self._length), self._pad_id, np.int64)
-        document = np.zeros((len(rows), self._length), np.int32)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row.tokens)] = row.tokens
-            document[place, : len(row.document)] = row.document
-        positions = np.concatenate([row.positions + place * self._length for place, row in enumerate(rows)])
-        targets = np.concatenate([row.targets for row in rows])
-        arrays: dict[str, NDArray[Any]] = {
-            "tokens": tokens,
-            "document": document,
-            "positions": positions,
-            "targets": targets,
-        }
-        return Batch(arrays, int((document > 0).sum()), len(targets), 0)
+        return collate_masked(rows, self._length, self._pad_id)

@@ -29,7 +29,10 @@ def open_data(
 
 
 def open_corpus(spec: JobSpec, cache_dir: Path, progress: Progress | None = None, record: Path | None = None) -> Corpus:
-    """What an evaluation is made on: the whole corpus, or of datasets a sample, always the same. Raises as `open_data`."""
+    """What an evaluation is made on: the whole corpus, or of datasets a sample, always the same.
+
+    Raises as `open_data`.
+    """
     if _on_datasets(spec, record):
         return _stream(spec, record).sampled_corpus()
     return _corpus(spec, cache_dir, progress, record)

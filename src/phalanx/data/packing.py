@@ -21,7 +21,7 @@ class Windows:
     """Windows of T + 1 tokens, T apart. The circle is entered `shift` tokens after its start."""
 
     def __init__(self, split: Split, sequence_length: int) -> None:
-        self._tokens = split.tokens
+        self._tokens, self._offsets = split.tokens, split.offsets
         self._length = sequence_length
 
     def __len__(self) -> int:
@@ -36,6 +36,13 @@ class Windows:
         while len(row) < self._length + 1:
             row = np.concatenate([row, self._tokens[: self._length + 1 - len(row)]])
         return row.astype(np.int64)
+
+    def documents(self, index: int, shift: int = 0) -> NDArray[np.int32]:
+        """int32 [T + 1]: the document of each token of the window, counted from 1 in it."""
+        places = (shift + index * self._length + np.arange(self._length + 1)) % len(self._tokens)
+        owners = np.searchsorted(self._offsets, places, side="right")
+        begins = (np.diff(owners) != 0) | (np.diff(places) < 0)
+        return np.cumsum(np.concatenate([[1], begins])).astype(np.int32)
 
 
 class PackedRows:

@@ -54,7 +54,7 @@ class PairRows:
         source, target = (self._text(2 * int(self._kept[index]) + side) for side in (0, 1))
         return Row(source, _NO_DOCUMENTS, _NO_POSITIONS, target)
 
-    def predicted(self, rows: NDArray[np.int64]) -> int:
+    def predicted(self, rows: NDArray[np.int64], epochs: NDArray[np.int64]) -> int:
         return int(self._sizes[rows, 1].sum())
 
     def by_length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -104,7 +104,7 @@ class DataSpec(Value):
     held_out: float = Field(default=0.05, gt=0, lt=0.5, description="Share of files kept for validation, by file hash.")
     mask_probability: float = Field(default=0.15, gt=0, lt=1, description="masked-lm: share of tokens to predict.")
     cross_documents: bool = Field(
-        default=True, description="causal-lm on a built dataset: whether tokens are predicted from earlier documents too."
+        default=True, description="causal-lm: whether a token is predicted from the documents before its own too."
     )
     columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Of a table of examples (classify, regress, tag).")
     labels: tuple[str, ...] | None = Field(
