@@ -19,7 +19,7 @@ from phalanx.training.manifest import Manifest, Rng
 from tests.training.values import make_plan
 
 SEQUENCE = 48
-MODELS: dict[Objective, str] = {"causal-lm": "gpt-tiny", "masked-lm": "bert-tiny"}
+MODELS: dict[Objective, str] = {"causal-lm": "gpt-tiny"}  # of all others bert-tiny
 NOUNS = ["rank", "worker", "model", "loader", "spool", "step", "reader", "token", "table", "window"]
 VERBS = ["reads", "writes", "counts", "joins", "opens", "leaves"]
 
@@ -44,7 +44,7 @@ def make_job(source: Path, objective: Objective = "causal-lm", kind: str | None 
     kind = kind or ("bytes" if objective == "causal-lm" else "wordpiece")
     values = {"source": str(source), "sequence_length": SEQUENCE, "held_out": 0.2}
     spec = {
-        "model": {"name": MODELS[objective], "objective": objective, "dropout": 0.0},
+        "model": {"name": MODELS.get(objective, "bert-tiny"), "objective": objective, "dropout": 0.0},
         "data": values | {"vocabulary": {"kind": kind, "size": 400}} | data,
         "training": {"steps": 4, "global_batch": 16, "seed": 3},
     }
@@ -82,7 +82,9 @@ def train(directory: Path, job: Job, cache: Path, steps: int = 0) -> Trained:
     directory.mkdir(parents=True)
     (directory / "job.json").write_text(job.model_dump_json())
     corpus.describe_into(directory / "data")
-    config = resolve(spec.model.name, corpus.vocabulary.size, spec.data.sequence_length, spec.model.dropout)
+    model, length = spec.model, spec.data.sequence_length
+    labels = corpus.manifest.labels
+    config = resolve(model.name, corpus.vocabulary.size, length, model.dropout, model.objective, labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build(config)

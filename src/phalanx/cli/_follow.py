@@ -46,6 +46,7 @@ class Follower:
 
         self._home = home
         self._quiet = quiet
+        self._loss_unit = "(mean squared error)" if job.spec.model.objective == "regress" else "nats/token"
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
@@ -159,7 +160,9 @@ class Follower:
 
     def _say_validation(self, row: dict[str, Any]) -> None:
         loss, bits, right = row.get("loss"), row.get("bits_per_byte"), row.get("top1")
-        said = f"held-out loss {loss:.4f} nats/token" if loss is not None else "nothing to predict in held-out text"
+        said = (
+            f"held-out loss {loss:.4f} {self._loss_unit}" if loss is not None else "nothing to predict in held-out text"
+        )
         said += f", {bits:.3f} bits per byte" if bits is not None else ""
         said += f", {right:.1%} of first guesses right" if right is not None else ""
         self.say(f"  step {row['step']}: {said}")
@@ -199,15 +202,24 @@ def say_end(follower: Follower, job: Job) -> None:
     follower.say(f"{namespace}/{name}: {job.status.phase}; {after}" + ("report:" if job.status.report else "no report"))
 
 
+_UNITS = {
+    "bits_per_byte": "bits per byte",
+    "top1": "of [MASK] tokens right",
+    "accuracy": "of the labels right",
+    "mae": "off on average; less is better",
+}
+
+
 def evaluation_lines(document: dict[str, Any]) -> list[str]:
     """The model and its baselines, a line each, best first."""
     metric = document["metric"]
     scores = [("this model", document["model"]["value"])]
     scores += [(baseline["name"], baseline["value"]) for baseline in document["baselines"]]
-    scores.sort(key=lambda score: score[1], reverse=metric == "top1")
+    share = metric in ("top1", "accuracy")
+    scores.sort(key=lambda score: score[1], reverse=share)
     width = max(len(name) for name, _ in scores)
-    unit = "bits per byte" if metric == "bits_per_byte" else "of [MASK] tokens right"
-    shown = [f"{value:.1%}" if metric == "top1" else f"{value:.3f}" for _, value in scores]
+    unit = _UNITS.get(metric, metric)
+    shown = [f"{value:.1%}" if share else f"{value:.3f}" for _, value in scores]
     return [f"  {name:<{width}}  {value} {unit}" for (name, _), value in zip(scores, shown, strict=True)]
 
 

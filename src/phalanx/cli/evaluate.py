@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 BAR_WIDTH = 30
 EXAMPLE_LINES = 12
 PLAIN_EVERY_S = 10.0
+_SHARES = ("top1", "accuracy")
+# What a metric is called, and on how much of what it was measured.
+_MEASURED = {
+    "bits_per_byte": ("bits per byte; less is better", "{bytes:,} bytes of {files} files"),
+    "top1": ("right first guesses at [MASK]", "{masked:,} masked tokens of {files} files"),
+    "accuracy": ("right labels", "{labels:,} labels of {examples:,} examples"),
+    "mae": ("off on average; less is better", "{examples:,} examples"),
+}
 _STAGES = {
     "reading": "reading the text",
     "learning": "learning the vocabulary",
@@ -145,14 +153,12 @@ def _evaluate_checkpoint(path: Path, wanted: Wanted, home: Home, progress: Progr
 
 def score_lines(document: dict[str, Any]) -> list[str]:
     """What was measured on what, then the model and its baselines, best first, a bar each."""
-    share = document["metric"] == "top1"
-    split = document["split"]
-    unit = "right first guesses at [MASK]" if share else "bits per byte; less is better"
-    amount = f"{split['masked']:,} masked tokens" if share else f"{split['bytes']:,} bytes"
+    share = document["metric"] in _SHARES
+    unit, counted = _MEASURED[document["metric"]]
     checkpoint = document["checkpoint"]
     lines = [
         f"{one_line(checkpoint['path'])}: {document['model']['name']}, step {checkpoint['step']}",
-        f"{unit}, on {amount} of {split['files']} files that training never saw",
+        f"{unit}, on {counted.format(**document['split'])} that training never saw",
         "",
     ]
     scores = [document["model"] | {"name": "this model"}, *document["baselines"]]
@@ -170,17 +176,31 @@ def score_lines(document: dict[str, Any]) -> list[str]:
 
 def verdict_lines(document: dict[str, Any]) -> list[str]:
     """Whether it beats its strongest table, by how much, how sure that is, and how it was measured."""
-    share = document["metric"] == "top1"
+    share = document["metric"] in _SHARES
     margin, error = abs(document["margin"]), document["margin_standard_error"]
-    distance = f"{100 * margin:.1f} points" if share else f"{margin:.3f} bits per byte"
+    unit = " bits per byte" if document["metric"] == "bits_per_byte" else ""
+    distance = f"{100 * margin:.1f} points" if share else f"{margin:.3f}{unit}"
     if error is not None:
         distance += f" (standard error {100 * error:.1f})" if share else f" (standard error {error:.3f})"
     side = "ahead of" if document["beats_strongest"] else "behind"
     shown = [score["name"] for score in document["baselines"] if score.get("sees_more")]
-    lines = [f"It is {distance} {side} its strongest table, {document['strongest']}."]
-    lines += guess_lines(document)
+    labelled = document.get("labelled")
+    rival = "table" if labelled is None else "baseline"
+    lines = [f"It is {distance} {side} its strongest {rival}, {document['strongest']}."]
+    lines += guess_lines(document) if labelled is None else _label_lines(labelled)
     lines += [f"No opponent, as it sees what the model does not: {name}." for name in shown]
     return [*lines, f"Measured so: {document['method']}. {document['seconds']:.0f} s."]
+
+
+def _label_lines(labelled: dict[str, Any]) -> list[str]:
+    """What the report of labelled examples says, its sentences one after the other."""
+    said = [
+        one_line(sentence) for group in labelled["words"] for sentence in ([group] if isinstance(group, str) else group)
+    ]
+    if entities := labelled.get("entities"):
+        found = f"{entities['right']:,} of {entities['entities']:,} entities were found whole, of {entities['found']:,}"
+        said.append(f"{found} that were named: F1 {entities['f1']:.3f}.")
+    return said
 
 
 def guess_lines(document: dict[str, Any]) -> list[str]:
@@ -220,7 +240,7 @@ def example_lines(examples: list[dict[str, Any]]) -> list[str]:
 
 def _value(document: dict[str, Any], score: dict[str, Any]) -> str:
     error = score["standard_error"]
-    if document["metric"] == "top1":
+    if document["metric"] in _SHARES:
         return f"{score['value']:6.1%}" + (f" ± {100 * error:.1f}" if error is not None else "")
     return f"{score['value']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 

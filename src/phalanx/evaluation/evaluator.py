@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phalanx.data import Corpus, DataChanged, LoaderSpec, reopen
-from phalanx.evaluation import causal, examples, masked
+from phalanx.data import Corpus, DataChanged, LoaderSpec, open_corpus
+from phalanx.data.labelled import OBJECTIVES as LABELLED
+from phalanx.evaluation import causal, examples, labelled, masked, translation
 from phalanx.evaluation.causal import Progress
-from phalanx.evaluation.errors import NotACheckpoint
+from phalanx.evaluation.opening import check_directory
 from phalanx.evaluation.ranks import answers_of_ranks
 from phalanx.evaluation.scores import UNITS, Scores, as_dict
 from phalanx.metrics import MeanLoss
@@ -39,7 +40,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The document that the report reads; JSON-safe. `margin` is positive when the model is ahead."""
         scores = self.scores
-        perplexity = MeanLoss().update([scores.loss], 1).perplexity
+        perplexity = math.inf if scores.metric == "mae" else MeanLoss().update([scores.loss], 1).perplexity
         return {
             "schema": SCHEMA,
             "job": self.loaded.job.metadata.model_dump(mode="json"),
@@ -56,6 +57,8 @@ class Evaluation:
             "method": scores.method,
             "perplexity": perplexity if math.isfinite(perplexity) else None,
             "guesses": scores.guesses,
+            "translation": scores.translation,
+            "labelled": scores.labelled,
             "examples": list(self.examples),
             "seconds": self.seconds,
         }
@@ -71,9 +74,13 @@ class Evaluation:
         metric = {"metric": scores.metric, "unit": UNITS[scores.metric]}
         yield own | metric | {"value": scores.model.value}
         yield own | {"metric": "loss", "unit": "nats/token", "value": scores.loss}
+        for name, value in labelled.more_numbers(scores.labelled).items():
+            yield own | {"metric": name, "unit": "", "value": value}
+        if scores.translation is not None:
+            yield own | {"metric": "chrf", "unit": "chrF", "value": scores.translation["chrf"]}
         if scores.guesses is not None:
             for name in ("top1", "top5"):
-                if name != scores.metric:
+                if scores.metric not in (name, "accuracy"):
                     yield own | {"metric": name, "unit": "share", "value": scores.guesses[name]["value"]}
             calibration = {"metric": "expected_calibration_error", "value": scores.guesses["expected_error"]}
             yield own | calibration | {"unit": "share"}
@@ -87,7 +94,7 @@ def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None, rank
 
     `progress(stage, share)`: the stages of `data.prepare`, then `scoring`, `counting`, `writing`. Raises
     NotACheckpoint, DataChanged when the text is no longer that of the training, and the errors of
-    `training.load_model`, `data.reopen`, `causal.score` and `masked.score`.
+    `training.load_model`, `data.open_corpus`, `causal.score` and `masked.score`.
     """
     start = time.perf_counter()
     report = progress or (lambda stage, share: None)
@@ -98,6 +105,10 @@ def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None, rank
     if spec.model.objective == "causal-lm":
         scores = causal.score(loaded.module, corpus, spec.data.sequence_length, report, found=found)
         shown = examples.continuations(loaded, corpus, report)
+    elif spec.model.objective in LABELLED:
+        scores, shown = labelled.score(loaded.module, corpus, LoaderSpec.of(spec), report, found=found), []
+    elif spec.model.objective == "translate":
+        scores, shown = translation.score(loaded.module, corpus, report, found=found)
     else:
         scores = masked.score(loaded.module, corpus, LoaderSpec.of(spec), report, found=found)
         shown = examples.masked_guesses(loaded, corpus, report)
@@ -111,6 +122,10 @@ def find_answers(path: Path, cache_dir: Path, part: int, parts: int) -> list[Any
     spec = loaded.job.spec
     if spec.model.objective == "causal-lm":
         return list(causal.answers(loaded.module, corpus, spec.data.sequence_length, part=part, parts=parts))
+    if spec.model.objective in LABELLED:
+        return list(labelled.answers(loaded.module, corpus, LoaderSpec.of(spec), part=part, parts=parts))
+    if spec.model.objective == "translate":
+        return list(translation.answers(loaded.module, corpus, part=part, parts=parts))
     return list(masked.answers(loaded.module, corpus, LoaderSpec.of(spec), part=part, parts=parts))
 
 
@@ -120,13 +135,7 @@ def open_checkpoint(path: Path) -> LoadedModel:
     Damaged newer ones are logged and passed over. Raises NotACheckpoint when `path` is no directory,
     TrainingError when it holds no checkpoint, CheckpointDamaged for a damaged one named by itself.
     """
-    if not path.is_dir():
-        raise NotACheckpoint(
-            "is a file; a checkpoint is a directory" if path.exists() else "there is no such directory",
-            where=str(path),
-            remedy="name a run directory (`phalanx describe job NAME` prints it; `phalanx get` lists the jobs), "
-            "or one checkpoint in its `checkpoints`",
-        )
+    check_directory(path)
     return load_model(path)
 
 
@@ -134,11 +143,11 @@ def _corpus(loaded: LoadedModel, cache_dir: Path, progress: Progress) -> Corpus:
     """The corpus that the run began with; of a checkpoint away from its run, the one its job describes."""
     spec = loaded.job.spec
     record = loaded.path.parent.parent / RECORD
-    corpus = reopen(record, spec.data, spec.model.objective, cache_dir, progress)
+    corpus = open_corpus(spec, cache_dir, progress, record)
     if corpus.vocabulary.to_json() != loaded.vocabulary.to_json():
         raise DataChanged(
             "the text is not that of the training: it gives another vocabulary than the checkpoint's",
-            where=spec.data.source,
+            where=spec.data.name,
             remedy="bring the text back as it was, or evaluate where the run lies",
         )
     return corpus

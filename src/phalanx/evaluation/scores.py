@@ -20,11 +20,18 @@ from phalanx.data import Split
 from phalanx.evaluation.errors import NotFinite, NothingToPredict
 from phalanx.metrics import BitsPerByte, TopK
 
-Metric = Literal["bits_per_byte", "top1"]
-UNITS: Mapping[Metric, str] = {"bits_per_byte": "bits/byte", "top1": "share"}
+Metric = Literal["bits_per_byte", "top1", "accuracy", "mae", "bleu"]
+UNITS: Mapping[Metric, str] = {
+    "bits_per_byte": "bits/byte",
+    "top1": "share",
+    "accuracy": "share",
+    "mae": "label",
+    "bleu": "BLEU",
+}
 # Tables are counted on no more of the training text than this: their memory is some 50 bytes a symbol.
 TABLE_SYMBOLS = 1 << 24
 MODEL = "this model"
+SHARES: tuple[Metric, ...] = ("top1", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Score:
 class Scores:
     """`loss`: nats per predicted token. `tokens`: predicted ones. `margin`: how far the model is ahead of the
     strongest baseline that saw no more than it did, in units of the metric; negative when it is behind.
-    `guesses`: what `Guesses.to_dict` says."""
+    `guesses`: what `Guesses.to_dict` says. `translation`: of a translator, its BLEU and chrF by length too."""
 
     metric: Metric
     model: Score
@@ -68,6 +75,8 @@ class Scores:
     split: Mapping[str, int]
     method: str
     guesses: Mapping[str, Any] | None = None
+    translation: Mapping[str, Any] | None = None
+    labelled: Mapping[str, Any] | None = None
 
     @property
     def beats_strongest(self) -> bool:
@@ -100,7 +109,7 @@ def compare(
         )
     mine = _score(metric, model, sizes)
     scores = tuple(_score(metric, answers, sizes) for answers in baselines)
-    sign = 1 if metric == "top1" else -1
+    sign = 1 if metric in SHARES else -1
     strongest = max((s for s in scores if not s.sees_more), key=lambda score: sign * score.value)
     theirs = next(answers.amounts for answers in baselines if answers.name == strongest.name)
     return Scores(
@@ -118,8 +127,10 @@ def compare(
 
 
 def _score(metric: Metric, answers: Answers, sizes: NDArray[np.int64]) -> Score:
-    if metric == "top1":
+    if metric in SHARES:
         value = TopK().add(round(answers.amounts.sum()), int(sizes.sum())).compute()
+    elif metric == "mae":
+        value = float(answers.amounts.sum() / sizes.sum())
     else:
         value = BitsPerByte().update(answers.amounts, int(sizes.sum())).compute()
     error = ratio_error(_in_units(metric, answers.amounts), sizes)
@@ -127,7 +138,7 @@ def _score(metric: Metric, answers: Answers, sizes: NDArray[np.int64]) -> Score:
 
 
 def _in_units(metric: Metric, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return amounts if metric == "top1" else amounts / math.log(2)
+    return amounts / math.log(2) if metric == "bits_per_byte" else amounts
 
 
 def ratio_error(amounts: NDArray[np.float64], sizes: NDArray[np.int64]) -> float | None:

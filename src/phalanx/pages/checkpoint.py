@@ -16,9 +16,10 @@ from phalanx.pages import quantities
 from phalanx.pages.chart import Chart, Line, chart
 from phalanx.pages.frame import render_page
 from phalanx.pages.panels import score_bars
+from phalanx.pages.predictions import predicted_of
 from phalanx.pages.quantities import count, number, percent
 from phalanx.pages.run_files import parse_evaluation
-from phalanx.pages.verdict import METRIC_NAMES, Tile, score_text
+from phalanx.pages.verdict import METRIC_NAMES, SHARES, Tile, score_text
 
 Document = Mapping[str, Any]
 
@@ -38,16 +39,18 @@ def render_checkpoint(document: Document, sentences: Sequence[str], now_ns: int 
     if evaluation is None:
         raise ValueError("not an evaluation of a checkpoint")
     model, metric = document["model"], document["metric"]
+    seen = "text" if evaluation.labelled is None else "examples"
     return render_page(
         "checkpoint.html",
         title=f"{model['name']}, step {document['checkpoint']['step']:,}",
-        headline=f"{score_text(metric, model['value'])} on text that it never saw",
+        headline=f"{score_text(metric, model['value'])} on {seen} that it never saw",
         tiles=_tiles(document),
         evaluation=evaluation,
         scores=score_bars(evaluation),
         metric=METRIC_NAMES.get(metric, metric),
         sentences=sentences,
-        reliability=_reliability(document["guesses"]),
+        reliability=_reliability(document["guesses"]) if document.get("guesses") is not None else None,
+        predicted=predicted_of(evaluation),
         contestants=[
             {"name": "", "sees_more": False, "note": ""} | each
             for each in (dict(model) | {"name": "this model"}, *document["baselines"])
@@ -76,15 +79,24 @@ def _reliability(guesses: Mapping[str, Any]) -> Chart | None:
 def _tiles(document: Document) -> list[Tile]:
     metric: str = document["metric"]
     model, split = document["model"], document["split"]
-    is_share = metric == "top1"
+    is_share = metric in SHARES
 
     def shown(value: float | None) -> str:
         return percent(value) if is_share else number(value)
 
     error = model["standard_error"]
     within = f"give or take {shown(1.96 * error)}, 95 % interval" if error is not None else "one text: no interval"
+    first = Tile(METRIC_NAMES.get(metric, metric), shown(model["value"]), within)
+    if document.get("labelled") is not None:
+        unit = "nats an example" if is_share else "mean squared error"
+        return [
+            first,
+            Tile("ahead of the strongest baseline", shown(document["margin"]), document["strongest"]),
+            Tile("loss", number(model["loss"]), unit),
+            Tile("held-out examples", count(split.get("examples")), "training never saw them"),
+        ]
     return [
-        Tile(METRIC_NAMES.get(metric, metric), shown(model["value"]), within),
+        first,
         Tile("ahead of the strongest table", shown(document["margin"]), document["strongest"]),
         Tile("among its five best", percent(document["guesses"]["top5"]["value"]), "guesses is the right token"),
         Tile("loss", number(model["loss"]), "nats per token that was predicted"),

@@ -14,7 +14,7 @@ from phalanx.pages.chart import Chart, Line, Mark, chart, smooth
 from phalanx.pages.quantities import duration, number, percent, size
 from phalanx.pages.rows import PHASES, History
 from phalanx.pages.run_files import Evaluation
-from phalanx.pages.verdict import score_text
+from phalanx.pages.verdict import SHARES, score_text
 
 MAX_RANKS = 16
 _PHASE_TONES = {"data": 6, "forward": 1, "backward": 4, "communication": 2, "optimizer": 3, "other": 8}
@@ -35,7 +35,7 @@ def _bars(bars: list[Bar], notes: list[str]) -> Bars:
     return Bars(tuple(bars), tuple(keys(bars)), tuple(notes))
 
 
-def loss_chart(history: History, steps: int) -> Chart | None:
+def loss_chart(history: History, steps: int, unit: str = "nats per token") -> Chart | None:
     """Training loss (faint: as it was; strong: smoothed) and the loss of each held-out split."""
     raw = [(float(s.step), s.loss) for s in history.steps]
     window = len(raw) // 25 | 1  # odd: a centred mean
@@ -50,7 +50,7 @@ def loss_chart(history: History, steps: int) -> Chart | None:
         )
         lines.append(Line(split, points, tone, dots=True))
     whole = (1.0, float(max(2, steps))) if history.training.steps else None
-    return chart("Loss", "nats per token", lines, x_range=whole, marks=_restarts(history), tall=True)
+    return chart("Loss", unit, lines, x_range=whole, marks=_restarts(history), tall=True)
 
 
 def small_charts(history: History, steps: int) -> list[Chart]:
@@ -154,7 +154,7 @@ def score_bars(evaluation: Evaluation) -> Bars | None:
             full,
             {score.name: 8 if score.is_baseline else 1},
             {score.name: score_text(evaluation.metric, score.value)},
-            percent(score.value) if evaluation.metric == "top1" else number(score.value),
+            percent(score.value) if evaluation.metric in SHARES else number(score.value),
             strong=not score.is_baseline,
         )
         for score in ordered

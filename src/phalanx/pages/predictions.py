@@ -20,6 +20,7 @@ from phalanx.pages import quantities
 from phalanx.pages.bars import Bar, Piece
 from phalanx.pages.chart import Chart, Line, Mark, chart
 from phalanx.pages.frame import render_page
+from phalanx.pages.run_files import Evaluation
 from phalanx.pages.verdict import Tile
 
 RELIABILITY = (
@@ -58,6 +59,37 @@ class Pictures:
     charts: tuple[Chart, ...]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What the page of an evaluation shows below its words."""
+
+    document: Document
+    matrix: Matrix | None
+    pictures: tuple[Pictures, ...]
+    slices: Mapping[str, list[Bar]]
+    worst: Worst | None
+
+    @classmethod
+    def of(cls, document: Document) -> Predicted:
+        """Of a report of needles, classes or numbers."""
+        matrix = _needles_matrix(document) if document["kind"] == "needles" else _matrix(document)
+        pictures = tuple(each for each in _PICTURES[document["kind"]](document) if each.charts)
+        return cls(document, matrix, pictures, _slices(document), _worst(document) if document["worst"] else None)
+
+    @property
+    def entities(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """All of them, then each kind; nothing where tags mark none."""
+        found = self.document.get("entities")
+        return [] if found is None else [("all", found), *found["kinds"].items()]
+
+
+def predicted_of(evaluation: Evaluation | None) -> Predicted | None:
+    """Of a checkpoint that judges labelled examples; None for any other."""
+    if evaluation is None or evaluation.labelled is None:
+        return None
+    return Predicted.of(evaluation.labelled)
+
+
 def write_predictions_page(document: Document, sentences: Sequence[Sequence[str]], out: Path) -> Path:
     """Draw an evaluation's document, with what it says in words (a group of sentences for each part), into `out`.
 
@@ -77,10 +109,7 @@ def render_predictions(document: Document, sentences: Sequence[Sequence[str]], n
         headline=_needles_headline(document) if needles else _headline(document),
         tiles=_needles_tiles(document) if needles else _tiles(document),
         sentences=sentences,
-        matrix=_needles_matrix(document) if needles else _matrix(document),
-        pictures=[each for each in _PICTURES[document["kind"]](document) if each.charts],
-        slices=_slices(document),
-        worst=_worst(document) if document["worst"] else None,
+        predicted=Predicted.of(document),
         version=phalanx.__version__,
         written=quantities.moment(now_ns if now_ns is not None else time.time_ns()),
     )

@@ -19,10 +19,11 @@ from phalanx.pages import quantities
 from phalanx.pages.bars import keys
 from phalanx.pages.frame import render_page
 from phalanx.pages.panels import Bars, loss_chart, memory_bars, score_bars, small_charts, time_bars
+from phalanx.pages.predictions import predicted_of
 from phalanx.pages.rows import History, Row, Rows, read_history
 from phalanx.pages.run_files import RunFiles, log_tail, read_run
 from phalanx.pages.timeline import first_crash, lanes, moments, span
-from phalanx.pages.verdict import METRIC_NAMES, tiles, verdict
+from phalanx.pages.verdict import METRIC_NAMES, loss_unit, tiles, verdict
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ def render(job: Job, files: RunFiles, history: History, log: LogTail | None = No
         verdict=verdict(job, files, history),
         tiles=tiles(job, files, history),
         yaml=_yaml_lines(dump_job(job)),
-        loss=loss_chart(history, steps),
+        loss=loss_chart(history, steps, loss_unit(job)),
         charts=small_charts(history, steps),
         times=time_bars(history),
         memory=memory_bars(history, _carried_out(job, files.plan)),
         fallback=job.status.fallback,
         scores=score_bars(files.evaluation) if files.evaluation is not None else None,
+        predicted=predicted_of(files.evaluation),
         metric=METRIC_NAMES.get(files.evaluation.metric, files.evaluation.metric) if files.evaluation else "",
         gates=[_gate(decision) for decision in files.decisions],
         moments=moments(history),

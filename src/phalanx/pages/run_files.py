@@ -21,7 +21,7 @@ from phalanx.job import Decision, Plan
 TAIL_BYTES = 6000
 TAIL_LINES = 25
 # Metrics of which less is better; every other one (top1, accuracy) is better when larger.
-LESS_IS_BETTER = frozenset({"bits_per_byte", "loss", "perplexity"})
+LESS_IS_BETTER = frozenset({"bits_per_byte", "loss", "perplexity", "mae"})
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07?")
 
 
@@ -63,6 +63,7 @@ class Evaluation:
     examples: tuple[Example, ...]
     seconds: float | None = None
     loss: float | None = None
+    labelled: Mapping[str, Any] | None = None
 
     @property
     def less_is_better(self) -> bool:
@@ -163,6 +164,7 @@ def parse_evaluation(document: object) -> Evaluation | None:
         examples=tuple(_example(item) for item in _list(document.get("examples"))[:12] if isinstance(item, dict)),
         seconds=_number(document.get("seconds")),
         loss=_number(model.get("loss")) if isinstance(model, dict) else None,
+        labelled=document["labelled"] if isinstance(document.get("labelled"), dict) else None,
     )
 
 

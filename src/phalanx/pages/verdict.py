@@ -17,9 +17,12 @@ from phalanx.pages.run_files import Evaluation, RunFiles
 METRIC_NAMES = {
     "bits_per_byte": "bits per byte",
     "top1": "right first guesses",
+    "accuracy": "right labels",
+    "mae": "off on average",
     "loss": "nats per token",
     "perplexity": "perplexity",
 }
+SHARES = frozenset({"top1", "accuracy"})
 Tone = Literal["good", "neutral", "bad"]
 
 
@@ -40,8 +43,8 @@ class Verdict:
 
 def score_text(metric: str, value: float) -> str:
     """A score with its unit: `1.84 bits per byte`, `44.1 %`."""
-    if metric == "top1":
-        return f"{percent(value)} right first guesses"
+    if metric in SHARES:
+        return f"{percent(value)} {METRIC_NAMES[metric]}"
     return f"{number(value)} {METRIC_NAMES.get(metric, metric)}"
 
 
@@ -80,18 +83,25 @@ def _scored(evaluation: Evaluation) -> Verdict:
         return Verdict("neutral", "The job is done", f"On held-out files: {text}; no table to compare with.")
     ours, theirs = score_text(evaluation.metric, model.value), score_text(evaluation.metric, strongest.value)
     distance = percent(abs(ahead))
-    if evaluation.metric == "top1":
+    if evaluation.metric in SHARES:
         distance = f"{abs(model.value - strongest.value) * 100:.1f} points"
-    compared = f"On held-out files it has {ours}; the strongest count table, {strongest.name}, has {theirs}."
+    where, rival = ("files", "table") if evaluation.labelled is None else ("examples", "baseline")
+    kind = "count table" if rival == "table" else rival
+    compared = f"On held-out {where} it has {ours}; the strongest {kind}, {strongest.name}, has {theirs}."
     if ahead > 0:
-        return Verdict("good", f"It beats its strongest table by {distance}", compared)
-    return Verdict("neutral", f"It stays {distance} behind its strongest table", compared)
+        return Verdict("good", f"It beats its strongest {rival} by {distance}", compared)
+    return Verdict("neutral", f"It stays {distance} behind its strongest {rival}", compared)
 
 
 def cause(job: Job) -> str:
     """The message of the condition that ended the job: the last one that became False and says something."""
     failed = [c for c in job.status.conditions if c.status == "False" and c.message]
     return max(failed, key=lambda c: c.time_ns).message if failed else ""
+
+
+def loss_unit(job: Job) -> str:
+    """Of the loss that the job brings down."""
+    return "mean squared error" if job.spec.model.objective == "regress" else "nats per token"
 
 
 def tiles(job: Job, files: RunFiles, history: History) -> list[Tile]:
@@ -101,18 +111,19 @@ def tiles(job: Job, files: RunFiles, history: History) -> list[Tile]:
     if evaluation is not None and evaluation.model is not None:
         name = METRIC_NAMES.get(evaluation.metric, evaluation.metric)
         value = evaluation.model.value
-        shown = percent(value) if evaluation.metric == "top1" else number(value)
-        found.append(Tile(name, shown, "on held-out files"))
+        shown = percent(value) if evaluation.metric in SHARES else number(value)
+        found.append(Tile(name, shown, "on held-out files" if evaluation.labelled is None else "on held-out examples"))
     if history.validations:
         last = history.validations[-1]
         perplexity = f", perplexity {number(last['perplexity'])}" if last["perplexity"] is not None else ""
-        found.append(Tile("held-out loss", number(last["loss"]), f"nats per token{perplexity}, step {last['step']:,}"))
+        unit = f"{loss_unit(job)}{perplexity}"
+        found.append(Tile("held-out loss", number(last["loss"]), f"{unit}, step {last['step']:,}"))
         if last["top1"] is not None:
             among = f", {percent(last['top5'])} among the best five" if last["top5"] is not None else ""
             note = f"were right{among}, step {last['step']:,}"
             found.append(Tile("held-out first guesses", percent(last["top1"]), note))
     if training.loss is not None:
-        found.append(Tile("training loss", number(training.loss), "nats per token, last step"))
+        found.append(Tile("training loss", number(training.loss), f"{loss_unit(job)}, last step"))
     if training.tokens_per_second:
         found.append(Tile("tokens per second", count(training.tokens_per_second), "median of the steps, all workers"))
     if training.steps:
