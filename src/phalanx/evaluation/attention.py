@@ -26,7 +26,7 @@ from phalanx.training import OpenedModel
 class Attention:
     """`weights` float32 [layers, heads, rows, columns]: how much the token of a row looks at that of a column; rows sum
     to 1. `rows`, `columns`: the tokens as people read them. `kind`: `self`, or `alignment` of a translation's tokens
-    (rows), which are `written` as a text, to those of its source (columns). `layers`, `heads`: their numbers, from 1."""
+    (rows), which are `written` as text, to those of its source (columns). `layers`, `heads`: their numbers, from 1."""
 
     kind: str
     rows: tuple[str, ...]

@@ -53,6 +53,8 @@ class Entry:
     rope_base: float = 10_000.0
     tied: bool = False
     attention: bool = True
+    grams: int = 0
+    gram_table: int = 0
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -77,7 +79,7 @@ def _llama(summary: str, layers: int, hidden: int, heads: int, kv: int, feed_for
 
 
 def _rnn(summary: str, *, attention: bool) -> Entry:
-    return Entry("seq2seq", f"{summary}, hidden 256", 1, 256, 1, dropout=0.1, tied=True, attention=attention)
+    return Entry("seq2seq", f"{summary}, hidden 128", 1, 128, 1, dropout=0.1, tied=True, attention=attention)
 
 
 _TURC, _DEVLIN = "Turc et al. 2019", "Devlin et al. 2019"
@@ -100,6 +102,15 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             "Llama 3 (Dubey et al. 2024): 32 layers, hidden 4096", 32, 4096, 32, 8, 14336, rope_base=500_000.0
         ),
         "decoder": Entry("decoder", "a small GPT with rotary positions, made to learn fast on a few cores", 4, 128, 2),
+        "gram-decoder": Entry(
+            "decoder",
+            "the same, where a token also is the 2, 3 and 4 tokens that end with it (Pagnoni et al. 2024): for bytes",
+            4,
+            128,
+            2,
+            grams=4,
+            gram_table=1 << 14,
+        ),
         "gpt-tiny": Entry("decoder", "the same, so small that a step takes milliseconds: to try things out", 2, 64, 2),
         "rnn-attention": _rnn("translates: GRUs with additive attention (Bahdanau et al. 2015)", attention=True),
         "rnn-encoder-decoder": _rnn("the same without attention: a sentence is one vector", attention=False),
@@ -113,7 +124,8 @@ class ModelConfig:
 
     `labels`: names of what `classify` and `tag` choose among, in the order of the logits. `rope_stretch`: factor, low
     and high frequency factor and the length before it (as Llama 3.1 lengthens its context). `tied`: the head is the
-    table of embeddings. `attention`: a seq2seq may do without.
+    table of embeddings. `attention`: a seq2seq may do without. `grams`: a decoder's tokens come with the 2 to `grams` that
+    end with each, hashed into tables of `gram_table` entries (0: they do not).
     """
 
     name: str
@@ -136,6 +148,8 @@ class ModelConfig:
     segments: int = 2
     tied: bool = False
     attention: bool = True
+    grams: int = 0
+    gram_table: int = 0
 
     def __post_init__(self) -> None:
         """0 stands for what follows from the others."""
@@ -211,4 +225,6 @@ def resolve(
         rope_base=entry.rope_base,
         tied=entry.tied,
         attention=entry.attention,
+        grams=entry.grams,
+        gram_table=entry.gram_table,
     )
