@@ -12,6 +12,7 @@ import pytest
 from phalanx.admission import gate_1
 from phalanx.job import Decision, Finding, Job
 from phalanx.models.catalog import MODELS
+from tests.data.streams import make as make_dataset
 
 
 @pytest.fixture
@@ -154,3 +155,31 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_admission_loads_no_torch() -> None:
     program = "import sys, phalanx.admission; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_built_dataset_is_admitted_without_a_look_at_the_vocabulary_of_the_job(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", [30] * 20)
+    decision = gate_1(job(tmp_path / "data", data={"sequence_length": 16}))
+    assert (decision.verdict, decision.findings) == ("allow", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "evidence"),
+    [
+        ({"data": {"vocabulary": {"kind": "bpe"}}}, "has its vocabulary already"),
+        ({"data": {"held_out": 0.2}}, "has its held-out part already"),
+        ({"data": {"sequence_length": 512}}, "fewer than one batch"),
+        ({"model": {"name": "bert-tiny", "objective": "classify"}}, "text without labels"),
+    ],
+)
+def test_what_a_built_dataset_cannot_give_is_refused(tmp_path: Path, changes: dict[str, Any], evidence: str) -> None:
+    make_dataset(tmp_path / "data", [30] * 20)
+    assert evidence in blocked(gate_1(job(tmp_path / "data", **changes))).evidence
+
+
+def test_a_cut_shard_is_refused_by_name(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", [30] * 20)
+    file = tmp_path / "data" / "train-00001.tokens"
+    file.write_bytes(file.read_bytes()[:-2])
+    found = blocked(gate_1(job(tmp_path / "data")))
+    assert (found.location, "was cut" in found.evidence) == (str(file), True)

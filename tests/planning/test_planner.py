@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.data import Loader, LoaderSpec, TextTooSmall, prepare
+from phalanx.data import Loader, LoaderSpec, TextTooSmall, open_data, prepare
 from phalanx.job import HostFacts, Job, MeshSpec, Plan, SecuritySpec, not_enforced
 from phalanx.job.plan import WORKER_BASELINE_BYTES
 from phalanx.planning import NotCarriedOut, NothingFits, Orders, RehearsalFailed, Trial, make_plan
 from phalanx.planning.fitting import USABLE
+from tests.data.streams import make as make_dataset
 from tests.training.values import make_job
 from tests.training.workers import write_text
 
@@ -177,3 +178,13 @@ def test_a_split_that_nobody_carries_out_is_refused(plan_of: MakePlan, text: Pat
 def test_too_little_text_for_a_batch_is_said_before_anything_is_planned(plan_of: MakePlan) -> None:
     with pytest.raises(TextTooSmall, match="fewer than one batch"):
         plan_of(global_batch=100_000)
+
+
+def test_a_job_on_a_dataset_is_planned_like_one_on_text(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", [30] * 40)
+    small = make_job(tmp_path / "data", global_batch=16, precision="fp32")
+    data = small.spec.data.model_copy(update={"held_out": 0.05, "cross_documents": False})
+    small = small.model_copy(update={"spec": small.spec.model_copy(update={"data": data})})
+    made = make_plan(small, open_data(small.spec, tmp_path), host(), Measured(lambda size, _: 1 / size))
+    assert (made.micro_batch, made.accumulation) == (16, 1)
+    assert made.predicted.parameters > 0
