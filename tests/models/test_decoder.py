@@ -19,7 +19,7 @@ VOCABULARY, LENGTH = 47, 20
 DECODERS = [name for name, entry in MODELS.items() if entry.family == "decoder"]
 
 
-def decoder(name: str = "gpt-tiny", dropout: float = 0.0) -> Decoder:
+def decoder(name: str = "gram-decoder", dropout: float = 0.0) -> Decoder:
     """With weights that are nowhere zero."""
     torch.manual_seed(4)
     module = build(resolve(name, VOCABULARY, LENGTH, dropout))
@@ -50,7 +50,16 @@ def plainly(module: Decoder, tokens: Tensor) -> Tensor:
         turned = torch.complex(*value.chunk(2, -1)) * torch.polar(torch.ones_like(place * speed), place * speed)
         return torch.cat([turned.real, turned.imag], -1)
 
-    hidden = norm(weights["embedding.weight"][tokens])
+    embedded = weights["embedding.weight"][tokens]
+    for place in range(len(tokens)):
+        key = int(tokens[place])
+        for order in range(2, config.grams + 1):
+            before = place - order + 1
+            key = (key * 1_000_003 + (int(tokens[before]) + 1 if before >= 0 else 0)) % (2**31 - 1)
+            embedded = embedded.index_add(
+                0, torch.tensor([place]), weights[f"grams.{order - 2}.weight"][key % config.gram_table][None]
+            )
+    hidden = norm(embedded)
     for layer in range(config.layers):
         block = f"blocks.{layer}"
         parts = (norm(hidden) @ weights[f"{block}.attention_in.weight"].T).chunk(3, -1)
@@ -157,8 +166,24 @@ def test_the_gradient_of_the_squared_relu_is_right():
     assert torch.equal(squared_relu(tensor), F.relu(tensor).square())
 
 
-def test_a_cache_read_token_by_token_gives_the_logits_of_reading_at_once():
-    module = decoder().eval()
+@pytest.mark.parametrize("name", DECODERS)
+def test_padding_at_the_left_and_other_documents_change_nothing(name):
+    module = decoder(name).eval()
+    tokens = some_tokens(2)
+    padding, document = torch.tensor([0, 6]), torch.tensor([[1] * 5 + [2] * (LENGTH - 5)], dtype=torch.int32)
+    with torch.no_grad():
+        padded = module(tokens, padding=padding)
+        torch.testing.assert_close(padded[0], module(tokens[:1])[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(padded[1, 6:], module(tokens[1:, 6:])[0], rtol=1e-4, atol=1e-5)
+        loss, count = module.loss({"tokens": tokens[:1], "document": document})
+        alone = [module.loss({"tokens": tokens[:1, part]}) for part in (slice(5), slice(5, None))]
+    assert int(count) == LENGTH - 2
+    torch.testing.assert_close(loss, alone[0][0] + alone[1][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_cache_read_token_by_token_gives_the_logits_of_reading_at_once(name):
+    module = decoder(name).eval()
     tokens = some_tokens(2)
     cache = module.new_cache(2, LENGTH)
     with torch.no_grad():

@@ -10,12 +10,16 @@ from torch import Tensor
 
 
 class Cache:
-    """Keys and values [rows, heads, length, width] of each layer. `used`: tokens that are in it, of all `length`."""
+    """Keys and values [rows, heads, length, width] of each layer, and the tokens [rows, length] they are of.
+
+    `used`: tokens that are in it, of all `length`.
+    """
 
     def __init__(
         self, layers: int, rows: int, heads: int, length: int, width: int, dtype: torch.dtype = torch.float32
     ) -> None:
         self.length, self.used = length, 0
+        self._tokens = torch.zeros(rows, length, dtype=torch.int64)
         self._keys, self._values = torch.empty(2, layers, rows, heads, length, width, dtype=dtype).unbind()
 
     @property
@@ -35,12 +39,19 @@ class Cache:
         values[:, :, self.used :] = value
         return keys, values
 
+    def note(self, tokens: Tensor) -> Tensor:
+        """All tokens, int64 [rows, used + T], with `tokens` [rows, T], which are about to be read, last."""
+        end = self.used + tokens.shape[1]
+        self._tokens[:, self.used : end] = tokens
+        return self._tokens[:, :end]
+
     def advance(self, tokens: int) -> None:
         """`tokens` more were given to every layer."""
         self.used += tokens
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; int64 [n], repeats allowed. There may be fewer or more than before."""
+        self._tokens = self._tokens[rows]
         self._keys, self._values = (self._reordered(whole, rows) for whole in (self._keys, self._values))
 
     def _reordered(self, whole: Tensor, rows: Tensor) -> Tensor:

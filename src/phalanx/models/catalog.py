@@ -124,8 +124,8 @@ class ModelConfig:
 
     `labels`: names of what `classify` and `tag` choose among, in the order of the logits. `rope_stretch`: factor, low
     and high frequency factor and the length before it (as Llama 3.1 lengthens its context). `tied`: the head is the
-    table of embeddings. `attention`: a seq2seq may do without. `grams`: a decoder's tokens come with the 2 to `grams` that
-    end with each, hashed into tables of `gram_table` entries (0: they do not).
+    table of embeddings. `attention`: a seq2seq may do without. `grams`: to a decoder each token also is the 2, 3, ...
+    `grams` that end with it, hashed into tables of `gram_table` entries (0: it is not).
     """
 
     name: str

@@ -1,14 +1,16 @@
 """A small GPT that learns fast: rotary positions, pre-norm without weights, normed queries and keys, squared ReLU.
 
 No biases. Each branch begins as nothing (its last matrix is zero, and so is the head), so a fresh model guesses
-uniformly and its first steps are stable. Knows no tokenizer; `generation` draws text from it.
+uniformly and its first steps are stable. Where its configuration says so, a token also is the few tokens that end with
+it. Knows no tokenizer; `generation` draws text from it.
 
-Su et al. 2021 (rotary), Ba et al. 2016 (layer norm), So et al. 2021 (squared ReLU),
-Henry et al. 2020 (normed queries and keys).
+Su et al. 2021 (rotary), Ba et al. 2016 (layer norm), So et al. 2021 (squared ReLU), Henry et al. 2020 (normed queries
+and keys), Pagnoni et al. 2024 (hashed n-grams).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from phalanx.models.causal import CausalModel, Sight, stream_dtype
 from phalanx.models.dropout import dropout
 from phalanx.models.rotary import angles, rotate
 
+_PRIME, _FACTOR = (1 << 31) - 1, 1_000_003  # of the hash: their product with a token fits 64 bits
+
 
 class Decoder(CausalModel):
     """Tokens int64 [B, T] to logits of the next ones."""
@@ -28,22 +32,40 @@ class Decoder(CausalModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocabulary_size, config.hidden)
+        self.grams = nn.ModuleList(nn.Embedding(config.gram_table, config.hidden) for _ in range(2, config.grams + 1))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = nn.Linear(config.hidden, config.vocabulary_size, bias=False)
         nn.init.normal_(self.embedding.weight)
-        nn.init.zeros_(self.head.weight)
+        for table in (self.head, *self.grams):
+            nn.init.zeros_(table.weight)
         turns = angles(config.sequence_length, config.head_width, config.rope_base)
         self.register_buffer("_cos", turns.cos(), persistent=False)
         self.register_buffer("_sin", turns.sin(), persistent=False)
 
     def read(self, tokens: Tensor, seen: Sight) -> Tensor:
         dtype = stream_dtype(self.embedding.weight)
-        hidden = _norm(self.embedding(tokens)).to(dtype)
+        embedded = self.embedding(tokens)
+        for table, places in zip(self.grams, self._places(tokens, seen), strict=True):
+            embedded = embedded + table(places)
+        hidden = _norm(embedded).to(dtype)
         hidden = dropout(hidden, self.config.dropout, self.training)
         turns = tuple(self.get_buffer(name)[seen.positions][:, None].to(dtype) for name in ("_cos", "_sin"))
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, seen, turns, layer)
         return hidden
+
+    def _places(self, tokens: Tensor, seen: Sight) -> Iterator[Tensor]:
+        """Of the 2, 3, ... tokens that end with each: their row in the table, int64 [B, T]. What lies before the
+        beginning of a text (or document) is a token of its own."""
+        if not self.grams:
+            return
+        history = tokens if seen.cache is None else seen.cache.note(tokens)
+        hashed, length = tokens, tokens.shape[1]
+        for back in range(1, len(self.grams) + 1):
+            earlier = F.pad(history, (back, 0))[:, -length - back : -back] + 1
+            earlier = earlier.masked_fill(seen.positions < back, 0)
+            hashed = (hashed * _FACTOR + earlier) % _PRIME
+            yield hashed % self.config.gram_table
 
     def judge(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(_norm(hidden))
