@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from phalanx.data.build.collecting import Report
 from phalanx.data.build.duplicates import kept_rows
 from phalanx.data.build.options import MEBI, BuildOptions
+from phalanx.data.build.reading import cut_point
 from phalanx.data.build.texts import TextReader, piece_path
 from phalanx.data.build.work import Result, Work
 from phalanx.data.errors import SourceEmpty, TextTooSmall
@@ -24,8 +25,10 @@ from phalanx.job import VocabularySpec
 _ROWS_AT_ONCE = 1 << 20
 _SHARDS = 256
 _LEAST_SHARD, _LARGEST_SHARD = 16 * MEBI, 1024 * MEBI
-# The learner takes up to 60 bytes for each letter of a different word (measured).
-_BYTES_A_LETTER = 100
+_PIECE = 16 << 10
+# The learner takes about 90 bytes for each byte of the different words (measured), and may have three quarters of it.
+_BYTES_A_SYMBOL = 120
+_FOR_LEARNING = 3 / 4
 
 
 def is_held_out(records: NDArray[Any], threshold: int) -> NDArray[np.bool_]:
@@ -101,42 +104,57 @@ def _shard_starts(work: Work, threshold: int, size: int) -> list[tuple[int, int]
 
 
 def learn(work: Work, options: BuildOptions, _number: int, _task: dict[str, Any], report: Report) -> Result:
-    """Leaves the vocabulary, learned from a sample: training documents whose digest's second half is below a share."""
+    """Leaves the vocabulary, learned from a sample: training documents whose digest's second half is below a share.
+
+    The share is what gives about `sample_bytes`, halved until the learner can hold the sample's different words.
+    """
     train = options.train
     assert train is not None
     facts = work.finished("layout")
     share = min(train.sample_bytes / max(facts["train_bytes"], 1), 1.0)
-    taken = {"documents": 0, "bytes": 0}
-    texts = _sample(work, facts["threshold"], share, train.sample_bytes, options.working_memory, taken, report)
+    most = int(options.working_memory * _FOR_LEARNING) // _BYTES_A_SYMBOL
+    while train.kind != "bytes" and _different_symbols(_sample(work, facts["threshold"], share), most) > most:
+        share /= 2
+    counts = {"documents": 0, "bytes": 0}
+    texts = _pieces_of(_sample(work, facts["threshold"], share), counts, report)
     vocabulary = learn_vocabulary(VocabularySpec(kind=train.kind, size=train.size), train.objective, texts)
     write_atomic(work.given_vocabulary, vocabulary.to_json())
-    return {"sample": taken | {"share": share}}
+    return {"sample": counts | {"share": share}}
 
 
-def _sample(
-    work: Work, threshold: int, share: float, most: int, memory: int, taken: dict[str, int], report: Report
-) -> Iterator[str]:
-    """Texts, in order, until `most` bytes, or until their different words are more than the learner can hold."""
-    different: set[int] = set()
-    letters = 0
-    limit = int(share * 2.0**64) - 1
+def _sample(work: Work, threshold: int, share: float) -> Iterator[bytes]:
+    """Texts of training documents wherever they lie, in order."""
+    limit = np.uint64(min(int(share * 2.0**64), 2**64 - 1))
     for piece, first, kept, records in kept_records(work):
-        chosen = kept & ~is_held_out(records, threshold)
-        if share < 1:
-            chosen &= records["digest"][:, 1] <= np.uint64(max(limit, 0))
+        chosen = kept & ~is_held_out(records, threshold) & (records["digest"][:, 1] <= limit)
         reader = TextReader(piece_path(work.texts, piece))
         for _, texts in reader.in_blocks(chosen, first):
-            for data in texts:
-                if taken["bytes"] + len(data) > most or letters * _BYTES_A_LETTER > memory:
-                    return
-                text = data.decode()
-                for word in set(text.split()):
-                    known = hash(word)
-                    if known not in different:
-                        different.add(known)
-                        letters += len(word)
-                taken["documents"] += 1
-                taken["bytes"] += len(data)
-                report(len(data))
-                yield text
+            yield from texts
         reader.close()
+
+
+def _different_symbols(texts: Iterator[bytes], most: int) -> int:
+    """Bytes of the different words between white space; counts no further than just beyond `most`."""
+    different: set[int] = set()
+    symbols = 0
+    for text in texts:
+        for word in set(text.split()):
+            if (known := hash(word)) not in different:
+                different.add(known)
+                symbols += len(word)
+        if symbols > most:
+            break
+    return symbols
+
+
+def _pieces_of(texts: Iterator[bytes], counts: dict[str, int], report: Report) -> Iterator[str]:
+    """The texts in pieces that end between words, since the learner holds 256 of them at once."""
+    for text in texts:
+        counts["documents"] += 1
+        counts["bytes"] += len(text)
+        report(len(text))
+        while len(text) > _PIECE:
+            end = cut_point(text, _PIECE)
+            yield text[:end].decode()
+            text = text[end:]
+        yield text.decode()

@@ -25,8 +25,8 @@ LEAST_MEMORY = 128 * MEBI
 DEFAULT_MEMORY = 512 * MEBI
 # What Python, numpy, pyarrow and tokenizers take before the first byte of text (measured: 82 MiB).
 _LIBRARIES = 96 * MEBI
-# A library's tokens take about 200 bytes for each byte of hard text while a text is being encoded (measured).
-_ENCODING_BYTES = 256
+# A library's tokens take up to 250 bytes for each byte of hard text while a text is being encoded (measured).
+_ENCODING_BYTES = 384
 _LONGEST_DOCUMENT = MEBI
 _RULES = 1
 

@@ -7,6 +7,7 @@ few, `finish` puts them together. Knows nothing of how documents came to be kept
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def tokenize(work: Work, options: BuildOptions, number: int, task: dict[str, Any
                 kept = kept_rows(work, piece, begin, min(_ROWS_AT_ONCE, end - begin))
                 for rows, texts in reader.in_blocks(kept, begin):
                     held = is_held_out(reader.records[rows], threshold)
-                    _encode(shards, vocabulary, texts, held, excluded, work)
+                    for some in _portions(texts, options.longest_document):
+                        _encode(shards, vocabulary, texts[some], held[some], excluded, work)
                     report(sum(map(len, texts)))
             reader.close()
         made: dict[str, dict[str, Any] | None] = {}
@@ -68,6 +70,17 @@ def tokenize(work: Work, options: BuildOptions, number: int, task: dict[str, Any
         for shard in shards.values():
             shard.discard()
     return excluded.to_json() | made
+
+
+def _portions(texts: list[bytes], most: int) -> Iterator[slice]:
+    """Texts to encode at once: of `most` bytes together, for which the memory is reckoned."""
+    begin = size = 0
+    for place, text in enumerate(texts):
+        if place > begin and size + len(text) > most:
+            yield slice(begin, place)
+            begin, size = place, 0
+        size += len(text)
+    yield slice(begin, len(texts))
 
 
 def _encode(
