@@ -1,8 +1,8 @@
 """`python -m benchmarks [NAME ...]`: run the benchmarks, print their tables, keep every measurement as JSON.
 
 A benchmark is a file `bench_<name>.py` here with `run(options, progress) -> list[Comparison]` and, when the table of
-all is none for it, `report(comparisons) -> str`. `python -m benchmarks horovod-upstream` and `sklearn-upstream` measure
-no speed and have options of their own.
+all is none for it, `report(comparisons) -> str`. `python -m benchmarks horovod-upstream`,
+`sklearn-upstream` and `parity` measure no speed and have options of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.ranks import RankFailed
 HERE = Path(__file__).parent
 APART = {  # modules with `main(given) -> int`
     "horovod-upstream": "benchmarks.horovod_upstream",
+    "parity": "benchmarks.parity",
     "sklearn-upstream": "benchmarks.sklearn_upstream",
 }
 
