@@ -207,6 +207,7 @@ _UNITS = {
     "top1": "of [MASK] tokens right",
     "accuracy": "of the labels right",
     "mae": "off on average; less is better",
+    "bleu": "BLEU",
 }
 
 
@@ -216,10 +217,10 @@ def evaluation_lines(document: dict[str, Any]) -> list[str]:
     scores = [("this model", document["model"]["value"])]
     scores += [(baseline["name"], baseline["value"]) for baseline in document["baselines"]]
     share = metric in ("top1", "accuracy")
-    scores.sort(key=lambda score: score[1], reverse=share)
+    scores.sort(key=lambda score: score[1], reverse=share or metric == "bleu")
     width = max(len(name) for name, _ in scores)
     unit = _UNITS.get(metric, metric)
-    shown = [f"{value:.1%}" if share else f"{value:.3f}" for _, value in scores]
+    shown = [f"{value:.1%}" if share else f"{value:.1f}" if metric == "bleu" else f"{value:.3f}" for _, value in scores]
     return [f"  {name:<{width}}  {value} {unit}" for (name, _), value in zip(scores, shown, strict=True)]
 
 

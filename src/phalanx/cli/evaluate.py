@@ -23,12 +23,14 @@ BAR_WIDTH = 30
 EXAMPLE_LINES = 12
 PLAIN_EVERY_S = 10.0
 _SHARES = ("top1", "accuracy")
+_POINTS = (*_SHARES, "bleu")  # given with one decimal
 # What a metric is called, and on how much of what it was measured.
 _MEASURED = {
     "bits_per_byte": ("bits per byte; less is better", "{bytes:,} bytes of {files} files"),
     "top1": ("right first guesses at [MASK]", "{masked:,} masked tokens of {files} files"),
     "accuracy": ("right labels", "{labels:,} labels of {examples:,} examples"),
     "mae": ("off on average; less is better", "{examples:,} examples"),
+    "bleu": ("BLEU of greedy translations", "{pairs:,} pairs"),
 }
 _STAGES = {
     "reading": "reading the text",
@@ -162,7 +164,7 @@ def score_lines(document: dict[str, Any]) -> list[str]:
         "",
     ]
     scores = [document["model"] | {"name": "this model"}, *document["baselines"]]
-    scores.sort(key=lambda score: score["value"], reverse=share)
+    scores.sort(key=lambda score: score["value"], reverse=share or document["metric"] == "bleu")
     width = max(len(score["name"]) for score in scores)
     longest = max(score["value"] for score in scores) or 1.0
     for score in scores:
@@ -180,16 +182,29 @@ def verdict_lines(document: dict[str, Any]) -> list[str]:
     margin, error = abs(document["margin"]), document["margin_standard_error"]
     unit = " bits per byte" if document["metric"] == "bits_per_byte" else ""
     distance = f"{100 * margin:.1f} points" if share else f"{margin:.3f}{unit}"
+    if document["metric"] == "bleu":
+        distance = f"{margin:.1f} BLEU"
     if error is not None:
-        distance += f" (standard error {100 * error:.1f})" if share else f" (standard error {error:.3f})"
+        error = 100 * error if share else error
+        distance += (
+            f" (standard error {error:.3f})" if document["metric"] not in _POINTS else f" (standard error {error:.1f})"
+        )
     side = "ahead of" if document["beats_strongest"] else "behind"
     shown = [score["name"] for score in document["baselines"] if score.get("sees_more")]
     labelled = document.get("labelled")
-    rival = "table" if labelled is None else "baseline"
+    translation = document.get("translation")
+    rival = "table" if labelled is None and translation is None else "baseline"
     lines = [f"It is {distance} {side} its strongest {rival}, {document['strongest']}."]
     lines += guess_lines(document) if labelled is None else _label_lines(labelled)
+    lines += _length_lines(translation) if translation is not None else []
     lines += [f"No opponent, as it sees what the model does not: {name}." for name in shown]
     return [*lines, f"Measured so: {document['method']}. {document['seconds']:.0f} s."]
+
+
+def _length_lines(translation: dict[str, Any]) -> list[str]:
+    """chrF of all, and BLEU by the length of the source."""
+    lengths = [f"{each['from']} to {each['to']} words {each['bleu']:.1f}" for each in translation["lengths"]]
+    return [f"chrF {translation['chrf']:.1f}; BLEU by length of the source: {', '.join(lengths)}."]
 
 
 def _label_lines(labelled: dict[str, Any]) -> list[str]:
@@ -221,10 +236,18 @@ def guess_lines(document: dict[str, Any]) -> list[str]:
 
 
 def example_lines(examples: list[dict[str, Any]]) -> list[str]:
-    """Continuations with their prompt dimmed, or masked sentences with guesses and truth."""
+    """Continuations with their prompt dimmed, masked sentences with guesses and truth, or translations."""
     lines: list[str] = []
     for example in examples:
         lines.append("")
+        if "translated" in example:
+            source, written, wanted = (one_line(example[name]) for name in ("source", "translated", "reference"))
+            lines += [
+                click.style(f"  {source}", dim=True),
+                f"  {written}",
+                click.style(f"  a person: {wanted}", dim=True),
+            ]
+            continue
         if "guesses" in example:
             lines.append("  " + one_line(example["masked"]).replace("[MASK]", click.style("[MASK]", bold=True)))
             guesses = [f"{one_line(piece)} {p:.0%}" for piece, p in example["guesses"]]
@@ -242,6 +265,8 @@ def _value(document: dict[str, Any], score: dict[str, Any]) -> str:
     error = score["standard_error"]
     if document["metric"] in _SHARES:
         return f"{score['value']:6.1%}" + (f" ± {100 * error:.1f}" if error is not None else "")
+    if document["metric"] == "bleu":
+        return f"{score['value']:5.1f}" + (f" ± {error:.1f}" if error is not None else "")
     return f"{score['value']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 

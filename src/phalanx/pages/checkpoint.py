@@ -15,7 +15,7 @@ from phalanx.foundation import write_atomic
 from phalanx.pages import quantities
 from phalanx.pages.chart import Chart, Line, chart
 from phalanx.pages.frame import render_page
-from phalanx.pages.panels import score_bars
+from phalanx.pages.panels import length_chart, score_bars
 from phalanx.pages.predictions import predicted_of
 from phalanx.pages.quantities import count, number, percent
 from phalanx.pages.run_files import parse_evaluation
@@ -51,6 +51,8 @@ def render_checkpoint(document: Document, sentences: Sequence[str], now_ns: int 
         sentences=sentences,
         reliability=_reliability(document["guesses"]) if document.get("guesses") is not None else None,
         predicted=predicted_of(evaluation),
+        lengths=length_chart(evaluation),
+        images=evaluation.translation is not None,
         contestants=[
             {"name": "", "sees_more": False, "note": ""} | each
             for each in (dict(model) | {"name": "this model"}, *document["baselines"])
@@ -94,6 +96,15 @@ def _tiles(document: Document) -> list[Tile]:
             Tile("ahead of the strongest baseline", shown(document["margin"]), document["strongest"]),
             Tile("loss", number(model["loss"]), unit),
             Tile("held-out examples", count(split.get("examples")), "training never saw them"),
+        ]
+    if document.get("translation") is not None:
+        return [
+            first,
+            Tile("chrF", number(document["translation"]["chrf"]), "of characters, 0 to 100"),
+            Tile("ahead of the strongest baseline", shown(document["margin"]), document["strongest"]),
+            Tile("loss", number(model["loss"]), "nats per token of the references"),
+            Tile("perplexity", number(document["perplexity"]), "as good as choosing among so many tokens"),
+            Tile("held-out pairs", count(split.get("pairs")), "training never saw them"),
         ]
     return [
         first,

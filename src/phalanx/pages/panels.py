@@ -162,6 +162,18 @@ def score_bars(evaluation: Evaluation) -> Bars | None:
     return Bars(tuple(bars), ())
 
 
+def length_chart(evaluation: Evaluation | None) -> Chart | None:
+    """BLEU and chrF of translations by the length of the source; None for any other evaluation."""
+    if evaluation is None or evaluation.translation is None:
+        return None
+    lengths = evaluation.translation["lengths"]
+    lines = [
+        Line(name, tuple((float(each["words"]), float(each[key])) for each in lengths), tone, dots=True)
+        for name, key, tone in (("BLEU", "bleu", 1), ("chrF", "chrf", 2))
+    ]
+    return chart("By length", "of 100, by words of the source", lines, x_name="words", from_zero=True)
+
+
 def guess_width(probability: float) -> float:
     """Percent of the row that a guess's bar fills."""
     return round(share(probability, 1.0), 2)

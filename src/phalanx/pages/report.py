@@ -18,7 +18,7 @@ from phalanx.job.yaml import dump_job
 from phalanx.pages import quantities
 from phalanx.pages.bars import keys
 from phalanx.pages.frame import render_page
-from phalanx.pages.panels import Bars, loss_chart, memory_bars, score_bars, small_charts, time_bars
+from phalanx.pages.panels import Bars, length_chart, loss_chart, memory_bars, score_bars, small_charts, time_bars
 from phalanx.pages.predictions import predicted_of
 from phalanx.pages.rows import History, Row, Rows, read_history
 from phalanx.pages.run_files import RunFiles, log_tail, read_run
@@ -67,6 +67,8 @@ def render(job: Job, files: RunFiles, history: History, log: LogTail | None = No
         fallback=job.status.fallback,
         scores=score_bars(files.evaluation) if files.evaluation is not None else None,
         predicted=predicted_of(files.evaluation),
+        lengths=length_chart(files.evaluation),
+        images=files.evaluation is not None and files.evaluation.translation is not None,
         metric=METRIC_NAMES.get(files.evaluation.metric, files.evaluation.metric) if files.evaluation else "",
         gates=[_gate(decision) for decision in files.decisions],
         moments=moments(history),

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from phalanx.job import Decision, Plan
+from phalanx.pages.heat import HeatMap
 
 TAIL_BYTES = 6000
 TAIL_LINES = 25
@@ -44,7 +46,8 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A continuation (`prompt`, `generated`) or a masked place (`before`, `after`, `guesses`, `truth`)."""
+    """A continuation (`prompt`, `generated`), a masked place (`before`, `after`, `guesses`, `truth`), or a translation
+    (`prompt`, `generated`, `truth`, and the `alignment` if there is one)."""
 
     prompt: str = ""
     generated: str = ""
@@ -52,6 +55,7 @@ class Example:
     after: str = ""
     truth: str = ""
     guesses: tuple[Guess, ...] = ()
+    alignment: HeatMap | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Evaluation:
     seconds: float | None = None
     loss: float | None = None
     labelled: Mapping[str, Any] | None = None
+    translation: Mapping[str, Any] | None = None
 
     @property
     def less_is_better(self) -> bool:
@@ -165,10 +170,15 @@ def parse_evaluation(document: object) -> Evaluation | None:
         seconds=_number(document.get("seconds")),
         loss=_number(model.get("loss")) if isinstance(model, dict) else None,
         labelled=document["labelled"] if isinstance(document.get("labelled"), dict) else None,
+        translation=document["translation"] if isinstance(document.get("translation"), dict) else None,
     )
 
 
 def _example(item: dict[str, Any]) -> Example:
+    if "translated" in item:
+        texts = (str(item.get(name, "")) for name in ("source", "translated", "reference"))
+        prompt, generated, truth = texts
+        return Example(prompt=prompt, generated=generated, truth=truth, alignment=_alignment(item.get("alignment")))
     if "guesses" not in item:
         return Example(prompt=str(item.get("prompt", "")), generated=str(item.get("generated", "")))
     truth = str(item.get("truth", ""))
@@ -179,6 +189,18 @@ def _example(item: dict[str, Any]) -> Example:
     ]
     before, _, after = str(item.get("masked", "")).partition("[MASK]")
     return Example(before=before, after=after, truth=truth, guesses=tuple(guesses))
+
+
+def _alignment(item: object) -> HeatMap | None:
+    """None for what is no matrix with a name for each row and column."""
+    if not isinstance(item, dict):
+        return None
+    rows, columns = (tuple(str(token) for token in _list(item.get(side))) for side in ("rows", "columns"))
+    try:
+        weights = np.array(item.get("weights"), np.float32)
+    except (TypeError, ValueError):
+        return None
+    return HeatMap("", rows, columns, weights) if weights.shape == (len(rows), len(columns)) and rows else None
 
 
 def _text(path: Path, damaged: list[str]) -> str | None:

@@ -19,6 +19,7 @@ METRIC_NAMES = {
     "top1": "right first guesses",
     "accuracy": "right labels",
     "mae": "off on average",
+    "bleu": "BLEU",
     "loss": "nats per token",
     "perplexity": "perplexity",
 }
@@ -85,7 +86,11 @@ def _scored(evaluation: Evaluation) -> Verdict:
     distance = percent(abs(ahead))
     if evaluation.metric in SHARES:
         distance = f"{abs(model.value - strongest.value) * 100:.1f} points"
+    elif evaluation.translation is not None:
+        distance = f"{abs(model.value - strongest.value):.1f} points"
     where, rival = ("files", "table") if evaluation.labelled is None else ("examples", "baseline")
+    if evaluation.translation is not None:
+        where, rival = "pairs", "baseline"
     kind = "count table" if rival == "table" else rival
     compared = f"On held-out {where} it has {ours}; the strongest {kind}, {strongest.name}, has {theirs}."
     if ahead > 0:
@@ -112,7 +117,8 @@ def tiles(job: Job, files: RunFiles, history: History) -> list[Tile]:
         name = METRIC_NAMES.get(evaluation.metric, evaluation.metric)
         value = evaluation.model.value
         shown = percent(value) if evaluation.metric in SHARES else number(value)
-        found.append(Tile(name, shown, "on held-out files" if evaluation.labelled is None else "on held-out examples"))
+        seen = "files" if evaluation.labelled is None else "examples"
+        found.append(Tile(name, shown, f"on held-out {'pairs' if evaluation.translation is not None else seen}"))
     if history.validations:
         last = history.validations[-1]
         perplexity = f", perplexity {number(last['perplexity'])}" if last["perplexity"] is not None else ""
