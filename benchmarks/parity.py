@@ -141,7 +141,8 @@ def document(lines: list[Line], left_out: list[str], command: str) -> str:
     return f"""# Parity with transformers
 
 Random weights, the same tokens, the same logits: the largest difference of any logit in float32. *There*: written by
-transformers {transformers.__version__}, read by us. *Back*: written by us, read by transformers, after every weight, norm and bias was moved.
+transformers {transformers.__version__}, read by us. *Back*: written by us, after every weight, norm and bias was
+moved, and read by transformers.
 {verdict}{missing}
 
 ```console
