@@ -87,15 +87,14 @@ class TestBuild:
         arguments += ["--min-characters", "10", "--max-characters", "1900", "--max-word", "300"]
         arguments += ["--max-repeated-lines", "0.3", "--max-repeated-ngrams", "0.9", "--max-non-text", "0.4"]
         assert main(arguments) == 0
-        assert {
-            reason: each["documents"] for reason, each in json.loads(capsys.readouterr().out)["excluded"].items()
-        } == {
+        excluded = json.loads(capsys.readouterr().out)["excluded"]
+        assert {reason: each["documents"] for reason, each in excluded.items()} == {
             "shorter than 10 characters": 1,
             "longer than 1,900 characters": 1,
             "more than 40% is no text": 1,
             "more than 30% repeated lines": 1,
-            "more than 90% repeated sequences of 5 words": 1,
-        } | {"more than 90% repeated sequences of 5 words": 1}
+            "more than 90% repeated sequences of 5 words": 2,
+        }
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
@@ -110,7 +109,7 @@ class TestBuild:
             ),
             (["{texts}", "--vocabulary-size", "257"], "--vocabulary-size: a bpe vocabulary of 257 has no room"),
             (["{texts}", "--tokenizer", "nowhere"], "nowhere"),
-            (["{texts}", "--format", "parquet"], "is not a whole parquet file"),
+            (["{texts}", "--format", "parquet"], "not a whole parquet file"),
             (["{texts}", "--format", "jsonl"], "line 1 (byte 0): is not JSON"),
         ],
     )

@@ -58,4 +58,4 @@ def test_no_process_holds_more_than_it_may(tmp_path: Path, kind: str, times: flo
     kept = manifest.bytes("train") + manifest.bytes("held_out")
     left_out = sum(lost for _, lost in manifest.excluded.values())
     assert kept + left_out == manifest.made["read"]["bytes"]
-    assert manifest.made["read"]["cut"] >= 2
+    assert manifest.made["read"]["cut"] >= 1
