@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from phalanx.data import Vocabulary
 from phalanx.evaluation.errors import NoSuchHead, UnusablePrompt
-from phalanx.evaluation.translating import hypotheses, marks, source_ids
+from phalanx.evaluation.translating import encoded, hypotheses, marks, source_ids
 from phalanx.models.bert import Bert
 from phalanx.models.causal import CausalModel
 from phalanx.models.seq2seq import Seq2Seq
@@ -147,10 +147,11 @@ def _of_encoder(
     module: Bert, opened: OpenedModel, text: str, pair: str | None
 ) -> tuple[NDArray[np.int64], torch.Tensor]:
     vocabulary = opened.vocabulary
-    parts = [[vocabulary.cls_id], _encoded(vocabulary, text), [vocabulary.sep_id]]
+    vocabulary.check_serves("classify")  # it has the marks
+    parts: list[Any] = [[vocabulary.cls_id], encoded(vocabulary, text), [vocabulary.sep_id]]
     first = sum(map(len, parts))
     if pair is not None:
-        parts += [_encoded(vocabulary, pair), [vocabulary.sep_id]]
+        parts += [encoded(vocabulary, pair), [vocabulary.sep_id]]
     tokens = np.concatenate(parts).astype(np.int64)
     _check_length(opened, tokens)
     batch = {
@@ -163,17 +164,10 @@ def _of_encoder(
 
 
 def _of_decoder(module: CausalModel, opened: OpenedModel, text: str) -> tuple[NDArray[np.int64], torch.Tensor]:
-    tokens = np.asarray(_encoded(opened.vocabulary, text), np.int64)
+    tokens = encoded(opened.vocabulary, text)
     _check_length(opened, tokens)
     with torch.inference_mode():
         return tokens, module.attention_weights({"tokens": torch.from_numpy(tokens)[None]})[:, 0]
-
-
-def _encoded(vocabulary: Vocabulary, text: str) -> Any:
-    try:
-        return vocabulary.encode(text)
-    except UnicodeEncodeError as error:
-        raise UnusablePrompt("the text is not UTF-8", remedy="give it as UTF-8") from error
 
 
 def _check_length(opened: OpenedModel, tokens: NDArray[np.int64]) -> None:

@@ -61,11 +61,16 @@ def translator(opened: OpenedModel) -> Seq2Seq:
 
 def source_ids(vocabulary: Vocabulary, text: str) -> NDArray[np.int64]:
     """Tokens of a sentence that is to be translated, with the end mark, int64 [n]. Raises UnusablePrompt."""
+    return np.append(encoded(vocabulary, text), marks(vocabulary)[1])
+
+
+def encoded(vocabulary: Vocabulary, text: str) -> NDArray[np.int64]:
+    """Tokens of a text that a person gave, int64 [n]. Raises UnusablePrompt for half characters."""
     try:
-        ids = vocabulary.encode(text)
+        text.encode()
     except UnicodeEncodeError as error:
         raise UnusablePrompt("the text is not UTF-8", remedy="give it as UTF-8") from error
-    return np.append(ids, marks(vocabulary)[1]).astype(np.int64)
+    return vocabulary.encode(text).astype(np.int64)
 
 
 def marks(vocabulary: Vocabulary) -> tuple[int, int]:
