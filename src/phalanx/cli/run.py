@@ -50,9 +50,17 @@ def with_absolute_source(job: Job) -> Job:
             return source
         return str(Path(source).expanduser().absolute())
 
-    mix = tuple(part.model_copy(update={"source": absolute(part.source)}) for part in job.spec.data.mix)
-    data = job.spec.data.model_copy(update={"source": absolute(job.spec.data.source), "mix": mix})
-    return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
+    def absolute_or_none(path: str | None) -> str | None:
+        return None if path is None else absolute(path)
+
+    given, model = job.spec.data, job.spec.model
+    mix = tuple(part.model_copy(update={"source": absolute(part.source)}) for part in given.mix)
+    vocabulary = given.vocabulary.model_copy(update={"path": absolute_or_none(given.vocabulary.path)})
+    held_out = absolute_or_none(given.held_out_source)
+    changes = {"source": absolute(given.source), "mix": mix, "vocabulary": vocabulary, "held_out_source": held_out}
+    weights = model.model_copy(update={"weights": absolute_or_none(model.weights)})
+    spec = job.spec.model_copy(update={"data": given.model_copy(update=changes), "model": weights})
+    return job.model_copy(update={"spec": spec})
 
 
 def follow(held: Hold, *, as_json: bool) -> int:

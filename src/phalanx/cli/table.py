@@ -24,6 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "phalanx.cli.evaluate:command",
             "Score a checkpoint beside honest baselines, or judge predictions",
         ),
+        "glue": ("phalanx.cli.glue:command", "Fine-tune a model on GLUE's tasks, beside published scores"),
         "compare": ("phalanx.cli.compare:command", "Say whether A is better than B, or it was chance"),
         "generate": ("phalanx.cli.generate:command", "Write text with a trained decoder"),
         "export": ("phalanx.cli.export:command", "Write a trained model as Hugging Face's files"),

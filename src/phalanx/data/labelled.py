@@ -42,6 +42,7 @@ from phalanx.job.spec import Objective
 OBJECTIVES: tuple[Objective, ...] = ("classify", "regress", "tag")
 MOST_LABELS = 1000  # different ones: with more, the column is no label
 _SHOWN = 12  # of them in a message
+_MALFORMED = "lines with a wrong number of fields"
 _RULES = "labelled-1"
 
 
@@ -51,6 +52,7 @@ class Examples:
     def __init__(self, spec: DataSpec, objective: Objective) -> None:
         """Raises SourceMissing, BadTable for a file of no known kind."""
         self._spec, self._objective = spec, objective
+        self._excluded: dict[str, tuple[int, int]] = {}
         self._file = example_file(spec.source)
         self._held_out = None if spec.held_out_source is None else example_file(spec.held_out_source)
         parts = {
@@ -68,6 +70,7 @@ class Examples:
 
     def make(self, directory: Path, report: Progress) -> None:
         """Leave the corpus in `directory`. Raises BadTable, NotText, SourceEmpty, TextTooSmall."""
+        self._excluded.clear()
         labels = Labels(self._objective, self._spec.labels)
         report("reading", 0.0)
         spool = _Spool(directory / "train.texts").fill(self._read(self._file), labels)
@@ -97,7 +100,7 @@ class Examples:
             vocabulary_size=vocabulary.size,
             train=counts["train"],
             held_out=counts["held_out"],
-            excluded={},
+            excluded=self._excluded,
             labels=names,
             texts=1 if self._objective == "tag" else spool.texts_of_example,
         )
@@ -115,9 +118,15 @@ class Examples:
             for tagged in read_tagged(file, self._spec.columns):
                 yield _Read(tagged.words, tagged.tags, file, tagged.line)
             return
-        for example in read_examples(file, self._spec.columns):
+        leave_out = self._spec.columns.malformed == "leave-out"
+        for example in read_examples(file, self._spec.columns, malformed=self._count if leave_out else None):
             texts = (example.first,) if example.second is None else (example.first, example.second)
             yield _Read(texts, (example.label or "",), file, example.line)
+
+    def _count(self, error: BadTable) -> None:
+        """A line that is left out. Its bytes are not known any more."""
+        lines, size = self._excluded.get(_MALFORMED, (0, 0))
+        self._excluded[_MALFORMED] = (lines + 1, size)
 
     def _write(
         self,

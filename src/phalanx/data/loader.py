@@ -92,11 +92,14 @@ class Loader:
             out, kept = self._train.left_out, len(self._train)
             length = f"{self.spec.sequence_length:,} tokens"
             return (f"{out:,} of {out + kept:,} training pairs are longer than {length}, and are left out",)
-        if not isinstance(self._train, ExampleRows) or not self._train.cut:
+        if not isinstance(self._train, ExampleRows):
             return ()
-        pairs = ", the longer text of a pair first" if self.corpus.manifest.texts == 2 else ""
-        cut, total = self._train.cut, len(self._train)
-        return (f"{cut:,} of {total:,} training examples are cut to {self.spec.sequence_length} tokens{pairs}",)
+        said = [f"{count:,} {reason} are left out" for reason, (count, _) in self.corpus.manifest.excluded.items()]
+        if self._train.cut:
+            pairs = ", the longer text of a pair first" if self.corpus.manifest.texts == 2 else ""
+            cut, total = self._train.cut, len(self._train)
+            said.append(f"{cut:,} of {total:,} training examples are cut to {self.spec.sequence_length} tokens{pairs}")
+        return tuple(said)
 
     def feed(self, cursor: Cursor | None, rank: int, world: int, micro_batch: int, *, ahead: int = 0) -> StepFeed:
         """The cursor is the number of the next step. Rows are made in no time: nothing is prepared `ahead`.

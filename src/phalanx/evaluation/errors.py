@@ -9,6 +9,7 @@ UsageError              exit 2   of `foundation`
 ├── NotADecoder                  a model that cannot write text
 ├── NotATranslator               a model that cannot translate
 ├── NoSuchHead                   a layer or head that the model has not
+├── NoTask                       no such task of GLUE, or a directory without its files
 ├── UnusablePredictions          a file of predictions that is none, or lacks a column
 └── UnusablePrompt               a text that cannot be gone on with
 """
@@ -48,6 +49,10 @@ class NotATranslator(UsageError):
 
 class NoSuchHead(UsageError):
     """The model has not so many layers or heads."""
+
+
+class NoTask(UsageError):
+    """GLUE has no task of this name, or the directory holds none of its files."""
 
 
 class UnusablePredictions(UsageError):

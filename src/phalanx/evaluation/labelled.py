@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from phalanx.data import Corpus, LoaderSpec, Split
+from phalanx.data import Corpus, DataChanged, LoaderSpec, Split, prepare
 from phalanx.data.examples import ExampleRows
 from phalanx.evaluation import bag_of_words
 from phalanx.evaluation.classes import classes_report
@@ -30,6 +31,7 @@ from phalanx.evaluation.predictions import predictions_of
 from phalanx.evaluation.scores import MODEL, Answers, Scores, by_cluster, compare
 from phalanx.evaluation.words import number_sentences
 from phalanx.metrics import MeanLoss
+from phalanx.training import load_model
 
 MAX_TOKENS_AT_ONCE = 8192
 MAX_EXAMPLES = 50_000  # held-out ones that are judged: the first
@@ -61,6 +63,24 @@ def score(
     sentence = np.repeat(np.arange(count), [len(each) for each in truths])
     judge = _judge_numbers if spec.objective == "regress" else _judge_labels
     return judge(corpus, spec, np.concatenate(truths), np.concatenate(outputs), sentence, progress)
+
+
+def judge_file(run_dir: Path, file: Path, cache_dir: Path) -> dict[str, Any]:
+    """What the newest good checkpoint of a run says of the examples in another file, labelled like those that it was
+    trained on: the report that `evaluate` calls `labelled`.
+
+    Raises DataChanged when the training examples are no longer those of the run, what `prepare` and `score` raise.
+    """
+    loaded = load_model(run_dir)
+    spec = loaded.job.spec
+    data = spec.prepared_data.model_copy(update={"held_out_source": str(file.absolute())})
+    corpus = prepare(data, spec.model.objective, cache_dir)
+    if corpus.vocabulary.to_json() != loaded.vocabulary.to_json():
+        raise DataChanged(
+            "the training examples have changed since the run", where=spec.data.source, remedy="train it again"
+        )
+    found = score(loaded.module, corpus, LoaderSpec.of(spec), lambda stage, share: None).labelled
+    return dict(found or {})
 
 
 def answers(model: nn.Module, corpus: Corpus, spec: LoaderSpec, *, part: int = 0, parts: int = 1) -> Iterator[Logits]:

@@ -86,6 +86,9 @@ class ColumnsSpec(Value):
     pair: Column | None = Field(default=None, description="The second text of a pair.")
     label: Column | None = Field(default=None, description="What is to be learned; tag: the word's tag.")
     header: bool | None = Field(default=None, description="Whether the first line holds names; null: by its words.")
+    malformed: Literal["refuse", "leave-out"] = Field(
+        default="refuse", description="Lines with another number of fields than the first; those left out are counted."
+    )
 
 
 class MixPart(Value):
