@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from phalanx.foundation import UsageError, ensure_private_directory, write_atomic, writing
 from phalanx.models import published
@@ -342,8 +343,21 @@ def _listed(names: list[str]) -> str:
 
 
 def _empty(config: ModelConfig) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights alone that `torch.nn.init` would fill: for the meta device it first imports torch's compiler,
+    which takes more than a processor second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return given["tensor"] if "tensor" in given else args[0]
+        return function(*args, **given)
 
 
 def _fresh_buffers(config: ModelConfig) -> dict[str, Tensor]:
