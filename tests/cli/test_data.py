@@ -85,7 +85,7 @@ class TestBuild:
         arguments = ["data", "build", str(texts / "odd.jsonl"), str(texts), "--include", "*.txt", "--field", "body"]
         arguments += ["--out", str(tmp_path / "d"), "--json", "--train-tokenizer", "bytes", "--keep-duplicates"]
         arguments += ["--min-characters", "10", "--max-characters", "1900", "--max-word", "300"]
-        arguments += ["--max-repeated-lines", "0.3", "--max-repeated-ngrams", "0.9", "--max-non-text", "0.4"]
+        arguments += ["--max-repeated-lines", "0.3", "--max-repeated-ngrams", "0.7", "--max-non-text", "0.4"]
         assert main(arguments) == 0
         excluded = json.loads(capsys.readouterr().out)["excluded"]
         assert {reason: each["documents"] for reason, each in excluded.items()} == {
@@ -93,7 +93,7 @@ class TestBuild:
             "longer than 1,900 characters": 1,
             "more than 40% is no text": 1,
             "more than 30% repeated lines": 1,
-            "more than 90% repeated sequences of 5 words": 2,
+            "more than 70% repeated sequences of 5 words": 2,
         }
 
     @pytest.mark.parametrize(

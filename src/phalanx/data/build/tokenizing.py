@@ -17,6 +17,7 @@ import numpy as np
 import phalanx
 from phalanx.data.build.collecting import EXAMPLES, Excluded, Report, name_of
 from phalanx.data.build.duplicates import MILLION, kept_rows, left_out
+from phalanx.data.build.encoding import Encode, encoder
 from phalanx.data.build.learning import is_held_out
 from phalanx.data.build.options import BuildOptions
 from phalanx.data.build.texts import TextReader, piece_and_row, piece_path
@@ -36,11 +37,18 @@ def _vocabulary(path: Path) -> Vocabulary:
     return Vocabulary.load(path)
 
 
+@functools.cache
+def _encoder(path: Path, memory: int) -> Encode:
+    """Made once a process: it knows ever more words."""
+    return encoder(_vocabulary(path), memory)
+
+
 def tokenize(work: Work, options: BuildOptions, number: int, task: dict[str, Any], report: Report) -> Result:
     """Leaves `train-<number>` in the dataset and `held_out-<number>` aside, of documents `start` to `stop` (piece, row;
     stop None: to the end); a shard without documents is None."""
     vocabulary = _vocabulary(work.given_vocabulary)
     threshold = work.finished("layout")["threshold"]
+    encode = _encoder(work.given_vocabulary, options.working_memory // 16)
     excluded = Excluded()
     names = {name: f"{name}-{number:05d}" for name in ("train", "held_out")}
     with writing(work.dataset):
@@ -57,7 +65,7 @@ def tokenize(work: Work, options: BuildOptions, number: int, task: dict[str, Any
                 for rows, texts in reader.in_blocks(kept, begin):
                     held = is_held_out(reader.records[rows], threshold)
                     for some in _portions(texts, options.longest_document):
-                        _encode(shards, vocabulary, texts[some], held[some], excluded, work)
+                        _add(shards, encode, texts[some], held[some], excluded, work)
                     report(sum(map(len, texts)))
             reader.close()
         made: dict[str, dict[str, Any] | None] = {}
@@ -83,15 +91,15 @@ def _portions(texts: list[bytes], most: int) -> Iterator[slice]:
     yield slice(begin, len(texts))
 
 
-def _encode(
+def _add(
     shards: dict[str, ShardFile],
-    vocabulary: Vocabulary,
+    encode: Encode,
     texts: list[bytes],
     held: Any,
     excluded: Excluded,
     work: Work,
 ) -> None:
-    tokens = vocabulary.encode_all([text.decode() for text in texts])
+    tokens = encode([text.decode() for text in texts])
     lengths = np.array([len(one) for one in tokens], np.int64)
     sizes = np.array([len(text) for text in texts], np.int64)
     for size in sizes[lengths == 0].tolist():
