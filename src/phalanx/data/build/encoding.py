@@ -93,11 +93,13 @@ def _word_pattern(whole: dict[str, Any]) -> re.Pattern[str] | None:
 
 
 def _gpt2_words() -> re.Pattern[str]:
-    """GPT-2's pattern (Radford 2019, encoder.py) for the known characters, of which only ASCII has white space."""
+    """GPT-2's pattern (Radford 2019, encoder.py) for the known characters, of which only ASCII has white space.
+
+    Contractions come after what never begins with an apostrophe: the same matches, found sooner.
+    """
     letters, digits = (_class(_known(kind)) for kind in "LN")
-    contractions = "'s|'t|'re|'ve|'m|'ll|'d"
-    white = r"\s+(?!\S)|\s+"
-    return re.compile(rf"{contractions}| ?[{letters}]+| ?[{digits}]+| ?[^\s{letters}{digits}]+|{white}", re.ASCII)
+    contractions, white = "'(?:[stmd]|re|ve|ll)", r"\s+(?!\S)|\s+"
+    return re.compile(rf" ?[{letters}]+| ?[{digits}]+|{contractions}| ?[^\s{letters}{digits}]+|{white}", re.ASCII)
 
 
 def _bert_words() -> re.Pattern[str]:
