@@ -19,7 +19,7 @@ def quiet(_text: str) -> None:
 
 @pytest.mark.parametrize("case", [Case("texts", "small", 5, rows=2), Case("beams", "llama", 5, beams=2)])
 def test_both_sides_write_the_same_and_are_measured(case: Case) -> None:
-    wall, processor = bench_generation.measure(case, QUICK, quiet)
+    processor, wall = bench_generation.measure(case, QUICK, quiet)
     assert list(wall.values) == list(processor.values) == [OURS, THEIRS]
     assert wall.unit == "tokens/s"
     assert processor.unit == "tokens per CPU second"

@@ -22,6 +22,7 @@ def test_it_holds_what_concatenation_holds_however_rows_are_reordered(data: st.D
     rows = data.draw(st.integers(1, 4))
     cache = Cache(LAYERS, rows, HEADS, LENGTH, WIDTH)
     held = [(some(rows, 0), some(rows, 0)) for _ in range(LAYERS)]
+    tokens = torch.zeros(rows, 0, dtype=torch.int64)
     while cache.used < LENGTH:
         length = data.draw(st.integers(1, LENGTH - cache.used))
         for layer in range(LAYERS):
@@ -29,10 +30,14 @@ def test_it_holds_what_concatenation_holds_however_rows_are_reordered(data: st.D
             held[layer] = tuple(torch.cat(pair, 2) for pair in zip(held[layer], new, strict=True))  # type: ignore[assignment]
             for found, expected in zip(cache.extend(layer, *new), held[layer], strict=True):
                 assert torch.equal(found, expected)
+        read = torch.randint(100, (rows, length))
+        tokens = torch.cat([tokens, read], 1)
+        assert torch.equal(cache.note(read), tokens)
         cache.advance(length)
         order = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=5))
         cache.reorder(torch.tensor(order))
         held = [(keys[order], values[order]) for keys, values in held]
+        tokens = tokens[order]
         rows = len(order)
         assert cache.rows == rows
 

@@ -99,7 +99,7 @@ class _Search:
     def __init__(self, prompts: Sequence[Sequence[int]], settings: BeamSettings, vocabulary_size: int) -> None:
         self._settings, self._size = settings, vocabulary_size
         shape = (len(prompts), settings.beams)
-        self.step = 0
+        self._step = 0
         self._texts = torch.zeros(*shape, settings.max_tokens, dtype=torch.int64)
         # All beams begin alike, so that only the first counts at first.
         self._sums = torch.full(shape, _OUT)
@@ -109,15 +109,20 @@ class _Search:
         self._scores = torch.full(shape, _OUT)
         self._full = torch.zeros(shape, dtype=torch.bool)  # which places hold an ended text
         self._open = torch.ones(len(prompts), 1, dtype=torch.bool)  # whether a better text may still come
+        self._any_ended = False
         self._stop = torch.tensor(settings.stop, dtype=torch.int64)
+        self._firsts = torch.arange(len(prompts))[:, None] * settings.beams
         self._said: Tensor | None = None
         if settings.repetition_penalty != 1:
             self._said = said(prompts, vocabulary_size).repeat_interleave(settings.beams, 0)
 
     @property
     def over(self) -> bool:
-        enough = bool(self._full.all()) and self._settings.early_stopping is True
-        return self.step == self._settings.max_tokens or enough or not bool(self._open.any())
+        if self._step == self._settings.max_tokens:
+            return True
+        if not self._any_ended:
+            return False
+        return not bool(self._open.any()) or (self._settings.early_stopping is True and bool(self._full.all()))
 
     def advance(self, logits: Tensor) -> Tensor:
         """Take up the next token's logits [P * beams, V] of each text. Returns the rows that the new texts were: int64
@@ -126,34 +131,39 @@ class _Search:
         chances = logits.log_softmax(-1)
         if self._said is not None:
             chances = weaken(chances, self._said, settings.repetition_penalty)
-        if not bool(chances.amax(-1).isfinite().all()):
-            raise NoNumbers(
-                "the model's answers are no numbers: NaN or infinite",
-                remedy="its training went astray; take an earlier checkpoint",
-            )
         # Enough that as many as there are beams go on, even if each beam could end by every token of `stop`.
         wanted = max(2, 1 + len(settings.stop)) * beams
         totals = (chances.view(prompts, beams, -1) + self._sums[..., None]).flatten(1)
         sums, order = totals.topk(min(wanted, totals.shape[1]))
+        if not bool(sums.isfinite().all()):
+            raise NoNumbers(
+                "the model's answers are no numbers: NaN or infinite",
+                remedy="its training went astray; take an earlier checkpoint",
+            )
         origin, token = order // self._size, order % self._size
-        texts = _of(self._texts, origin)
-        texts[:, :, self.step] = token
-        self.step += 1
-        ends = torch.isin(token, self._stop) | (self.step == settings.max_tokens)
-        self._finish(texts, sums, token, ends)
+        self._step += 1
+        ends = torch.isin(token, self._stop) if settings.stop else torch.zeros_like(token, dtype=torch.bool)
+        if self._step == settings.max_tokens:
+            ends.fill_(True)
+        if bool(ends.any()):
+            self._finish(origin, token, sums, ends)
+            sums = sums + ends * _OUT
 
-        self._sums, going_on = (sums + ends * _OUT).topk(beams)
-        self._texts, origin = _of(texts, going_on), origin.gather(1, going_on)
-        rows = (origin + torch.arange(prompts)[:, None] * beams).flatten()
+        self._sums, going_on = sums.topk(beams)
+        origin = origin.gather(1, going_on)
+        self._texts = _of(self._texts, origin)
+        self._texts[:, :, self._step - 1] = token.gather(1, going_on)
+        rows = (origin + self._firsts).flatten()
         if self._said is not None:
             self._said = self._said[rows]
             self._said[torch.arange(len(rows)), self.last()[:, 0]] = True
-        self._close()
+        if self._any_ended:
+            self._close()
         return rows
 
     def last(self) -> Tensor:
         """The newest token of each text that goes on, int64 [P * beams, 1]."""
-        return self._texts[:, :, self.step - 1].reshape(-1, 1)
+        return self._texts[:, :, self._step - 1].reshape(-1, 1)
 
     def found(self) -> list[list[Hypothesis]]:
         stop = set(self._settings.stop)
@@ -167,26 +177,29 @@ class _Search:
                 found[-1].append(Hypothesis(tuple(text[: length - ended]), score, ended))
         return found
 
-    def _finish(self, texts: Tensor, sums: Tensor, token: Tensor, ends: Tensor) -> None:
+    def _finish(self, origin: Tensor, token: Tensor, sums: Tensor, ends: Tensor) -> None:
         """Of the candidates [P, wanted], the best first, keep those that end, if they are better than what is kept.
         Only the first `beams` count: the rest are there so that enough texts go on."""
         beams = self._settings.beams
         counted = ends & (torch.arange(ends.shape[1]) < beams)
-        scores = sums / self.step**self._settings.length_penalty
+        scores = sums / self._step**self._settings.length_penalty
         if self._settings.early_stopping is True:
             scores = scores + self._full.all(1, keepdim=True) * _OUT
         scores = scores + ~self._open * _OUT + ~counted * _OUT
         self._scores, best = torch.cat([self._scores, scores], 1).topk(beams)
+        texts = _of(self._texts, origin)
+        texts[:, :, self._step - 1] = token
         self._ended = _of(torch.cat([self._ended, texts], 1), best)
-        lengths = torch.full_like(token, self.step)
+        lengths = torch.full_like(token, self._step)
         self._lengths = torch.cat([self._lengths, lengths], 1).gather(1, best)
         self._full = torch.cat([self._full, counted], 1).gather(1, best)
+        self._any_ended = bool(self._full.any())
 
     def _close(self) -> None:
         """Find out for which prompts no better text is to be expected."""
         settings = self._settings
         farthest = settings.early_stopping == "never" and settings.length_penalty > 0
-        length = settings.max_tokens if farthest else self.step
+        length = settings.max_tokens if farthest else self._step
         hoped = self._sums[:, :1] / length**settings.length_penalty
         worst = torch.where(self._full, self._scores.amin(1, keepdim=True), _OUT)
         self._open &= (hoped > worst).any(1, keepdim=True)

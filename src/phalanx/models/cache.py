@@ -51,16 +51,18 @@ class Cache:
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; int64 [n], repeats allowed. There may be fewer or more than before."""
+        moved = [place for place, row in enumerate(rows.tolist()) if place != row]
+        if len(rows) == self.rows and not moved:
+            return
         self._tokens = self._tokens[rows]
-        self._keys, self._values = (self._reordered(whole, rows) for whole in (self._keys, self._values))
+        changed = torch.tensor(moved, device=rows.device)
+        self._keys, self._values = (self._reordered(whole, rows, changed) for whole in (self._keys, self._values))
 
-    def _reordered(self, whole: Tensor, rows: Tensor) -> Tensor:
+    def _reordered(self, whole: Tensor, rows: Tensor, moved: Tensor) -> Tensor:
         used = whole[:, :, :, : self.used]
         if len(rows) != self.rows:
             fresh = whole.new_empty(len(whole), len(rows), *whole.shape[2:])
             fresh[:, :, :, : self.used] = used.index_select(1, rows)
             return fresh
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        if len(moved):
-            used[:, moved] = used.index_select(1, rows[moved])
+        used.index_copy_(1, moved, used.index_select(1, rows[moved]))
         return whole

@@ -56,11 +56,11 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, width = config.hidden, config.head_width
-        self._parts = (config.heads * width, config.kv_heads * width, config.kv_heads * width)
+        self._queries, self._keys = config.heads, config.kv_heads
         self._width, self._dropout, self._activation = width, config.dropout, config.activation
         self.attention_norm = nn.RMSNorm(hidden, config.norm_eps)
-        self.attention_in = nn.Linear(hidden, sum(self._parts), bias=False)
-        self.attention_out = nn.Linear(self._parts[0], hidden, bias=False)
+        self.attention_in = nn.Linear(hidden, (config.heads + 2 * config.kv_heads) * width, bias=False)
+        self.attention_out = nn.Linear(config.heads * width, hidden, bias=False)
         self.mlp_norm = nn.RMSNorm(hidden, config.norm_eps)
         self.mlp_in = nn.Linear(hidden, 2 * config.feed_forward, bias=False)
         self.mlp_out = nn.Linear(config.feed_forward, hidden, bias=False)
@@ -73,11 +73,9 @@ class Block(nn.Module):
 
     def _attend(self, hidden: Tensor, seen: Sight, turns: tuple[Tensor, Tensor], layer: int) -> Tensor:
         rows, length, _ = hidden.shape
-        query, key, value = (
-            part.view(rows, length, -1, self._width).transpose(1, 2)
-            for part in self.attention_in(hidden).split(self._parts, dim=-1)
-        )
-        query, key = rotate(query, *turns), rotate(key, *turns)
+        mixed = self.attention_in(hidden).view(rows, length, -1, self._width).transpose(1, 2)
+        turned = rotate(mixed[:, : self._queries + self._keys], *turns)
+        query, key, value = turned[:, : self._queries], turned[:, self._queries :], mixed[:, -self._keys :]
         if seen.cache is not None:
             key, value = seen.cache.extend(layer, key, value)
         mixed = attend(query, key, value, seen.bias)
