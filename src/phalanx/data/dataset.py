@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,19 +148,8 @@ class Documents:
 
     def lengths(self, documents: ArrayLike) -> NDArray[np.int64]:
         """int64 [m]: tokens of each of `documents`, integers [m] in any order. Raises DatasetDamaged."""
-        numbers = np.asarray(documents, np.int64)
-        owners = np.searchsorted(self._first, numbers, side="right") - 1
-        order = np.argsort(owners, kind="stable")
-        bounds = np.searchsorted(owners[order], np.arange(len(self.shards) + 1))
-        found = np.empty(len(numbers), np.int64)
-        for owner in np.flatnonzero(np.diff(bounds)).tolist():
-            mine = order[bounds[owner] : bounds[owner + 1]]
-            places = numbers[mine] - self._first[owner]
-            offsets = self.shards[owner].offsets
-            found[mine] = offsets[places + 1] - offsets[places]
-            if (found[mine] <= 0).any():
-                raise _damaged(self.shards[owner].path, "index", "was altered: a document in it has no tokens")
-        return found
+        _, begins, ends = self._find(np.asarray(documents, np.int64))
+        return ends - begins
 
     def read(self, document: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Tokens `start` to `stop` (None: its end) of a document, int64 [n]. Raises DatasetDamaged."""
@@ -175,28 +164,53 @@ class Documents:
     ) -> None:
         """Put tokens `starts[i]` to `stops[i]` of `documents[i]` into `target` from `places[i]` on.
 
-        All are integers [m]; a document is at least as long as is asked of it. Raises DatasetDamaged.
+        All are integers [m]; a document is at least as long as is asked of it, and what `target` holds already are
+        tokens of the vocabulary. Raises DatasetDamaged.
         """
-        numbers, begin, end = (np.asarray(values, np.int64) for values in (documents, starts, stops))
-        owners = np.searchsorted(self._first, numbers, side="right") - 1
-        local = numbers - self._first[owners]
+        skipped, until = np.asarray(starts, np.int64), np.asarray(stops, np.int64)
+        owners, begins, _ = self._find(np.asarray(documents, np.int64))
         spans = zip(
-            owners.tolist(), local.tolist(), begin.tolist(), end.tolist(), np.asarray(places).tolist(), strict=True
+            owners.tolist(),
+            (begins + skipped).tolist(),
+            (begins + until).tolist(),
+            np.asarray(places).tolist(),
+            strict=True,
         )
-        for owner, number, start, stop, place in spans:
-            shard = self.shards[owner]
-            first = int(shard.offsets[number])
-            if not 0 <= first + start <= first + stop <= int(shard.offsets[number + 1]) <= shard.facts.tokens:
-                raise _damaged(shard.path, "index", f"was altered: document {number} does not lie where it says")
-            tokens = shard.tokens[first + start : first + stop]
-            if stop > start and int(tokens.max()) >= self._vocabulary_size:
+        for owner, begin, end, place in spans:
+            target[place : place + end - begin] = self.shards[owner].tokens[begin:end]
+        if target.size and int(target.max()) >= self._vocabulary_size:
+            self._name_strange_token(owners, begins + skipped, begins + until)
+
+    def _find(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of each document its shard, and where it begins and ends there."""
+        owners = np.searchsorted(self._first, numbers, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        bounds = np.searchsorted(owners[order], np.arange(len(self.shards) + 1))
+        begins, ends = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        for owner in np.flatnonzero(np.diff(bounds)).tolist():
+            shard, mine = self.shards[owner], order[bounds[owner] : bounds[owner + 1]]
+            places = numbers[mine] - self._first[owner]
+            begins[mine], ends[mine] = shard.offsets[places], shard.offsets[places + 1]
+            wrong = (begins[mine] < 0) | (begins[mine] >= ends[mine]) | (ends[mine] > shard.facts.tokens)
+            if wrong.any():
+                place = int(places[wrong][0])
+                raise _damaged(shard.path, "index", f"was altered: document {place} does not lie where it says")
+        return owners, begins, ends
+
+    def _name_strange_token(
+        self, owners: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> NoReturn:
+        """Raises DatasetDamaged for the first of these spans that holds a token beyond the vocabulary."""
+        for owner, begin, end in zip(owners.tolist(), begins.tolist(), ends.tolist(), strict=True):
+            tokens = self.shards[owner].tokens[begin:end]
+            if tokens.max(initial=0) >= self._vocabulary_size:
                 raise _damaged(
-                    shard.path,
+                    self.shards[owner].path,
                     "tokens",
                     f"holds token {tokens.max()}, but the vocabulary has {self._vocabulary_size:,} entries: "
                     "it was altered, or made with another tokenizer",
                 )
-            target[place : place + stop - start] = tokens
+        raise ValueError("the target held tokens beyond the vocabulary before anything was read into it")
 
 
 @dataclass(frozen=True)

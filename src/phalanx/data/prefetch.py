@@ -89,6 +89,11 @@ class PrefetchedFeed:
             os.close(memory)
         self._say((json.dumps(asdict(orders)) + "\n").encode() + bytes(range(slots)))
 
+    @property
+    def process_id(self) -> int:
+        """Of the child."""
+        return self._process.pid
+
     def take(self) -> Portion:
         """The next one; the arrays of the one before are not to be used any more. Raises what was wrong in the child:
         DataError; DatasetDamaged when a file was cut under it; PrefetchEnded."""

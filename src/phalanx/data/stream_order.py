@@ -65,13 +65,15 @@ class DocumentOrder:
 
     def places(self) -> list[Place]:
         """Of each dataset, before the next document of the sequence: what another DocumentOrder goes on from."""
-        coming = np.concatenate([self._ready[self._head :], self._waiting])
-        found = []
-        for number, source in enumerate(self._sources):
-            own = np.flatnonzero(coming["source"] == number)
-            first = coming[own[0]] if len(own) else None
-            found.append(source.next if first is None else Place(*map(int, first[["epoch", "place", "before"]])))
-        return found
+        return [self._place(number) for number in range(len(self._sources))]
+
+    def _place(self, number: int) -> Place:
+        for coming in (self._ready[self._head :], self._waiting):
+            own = coming["source"] == number
+            if own.any():
+                first = coming[own.argmax()]
+                return Place(int(first["epoch"]), int(first["place"]), int(first["before"]))
+        return self._sources[number].next
 
     def _read_on(self) -> None:
         """Read the dataset that stands least far, and order what then is certain: whatever comes before its end."""

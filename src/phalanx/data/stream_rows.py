@@ -238,8 +238,8 @@ class MaskedRows:
         pieces = np.array([len(row.sizes) for row in rows])
         ends = np.cumsum(sizes + 2)
         begins = ends - sizes - 2
-        tokens = np.empty(int(ends[-1]), np.int64)
-        tokens[begins], tokens[ends - 1] = self._cls, self._sep
+        tokens = np.full(int(ends[-1]), self._sep, np.int64)
+        tokens[begins] = self._cls
         _read_into(tokens, self._sources, documents, starts, starts + sizes, begins + 1)
         number = np.repeat(_within(pieces) + 1, sizes + 2).astype(np.int32)
         candidates = np.repeat(begins + 1, sizes) + _within(sizes)
