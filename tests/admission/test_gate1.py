@@ -183,3 +183,45 @@ def test_a_cut_shard_is_refused_by_name(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-2])
     found = blocked(gate_1(job(tmp_path / "data")))
     assert (found.location, "was cut" in found.evidence) == (str(file), True)
+
+
+REVIEWS = "sentence\tlabel\n" + "".join(f"review number {number}\t{number % 2}\n" for number in range(40))
+CLASSIFY = {"name": "bert-tiny", "objective": "classify"}
+PIECES = {"vocabulary": {"kind": "wordpiece"}}
+
+
+def test_labelled_examples_are_admitted(tmp_path: Path) -> None:
+    (tmp_path / "reviews.tsv").write_text(REVIEWS)
+    decision = gate_1(job(tmp_path / "reviews.tsv", model=CLASSIFY, data=PIECES))
+    assert (decision.verdict, decision.findings) == ("allow", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "evidence"),
+    [
+        (REVIEWS, {"columns": {"label": "stars"}}, "there is no column 'stars': sentence, label"),
+        (REVIEWS, {"held_out_source": "/none/dev.tsv"}, "there is no such file"),
+        ("", {}, "there are no examples in it"),
+        ("caf\xe9\t1\n", {}, "line 1 is not UTF-8"),
+        (REVIEWS, {"vocabulary": {"path": "/none"}}, "there is no such path"),
+    ],
+)
+def test_examples_that_cannot_be_used_are_refused(
+    tmp_path: Path, text: str, data: dict[str, Any], evidence: str
+) -> None:
+    (tmp_path / "reviews.tsv").write_text(text, "latin-1")
+    assert evidence in blocked(gate_1(job(tmp_path / "reviews.tsv", model=CLASSIFY, data=PIECES | data))).evidence
+
+
+def test_weights_must_lead_to_a_model(tmp_path: Path) -> None:
+    (tmp_path / "reviews.tsv").write_text(REVIEWS)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
+    begun = CLASSIFY | {"weights": str(tmp_path / "weights")}
+    found = blocked(gate_1(job(tmp_path / "reviews.tsv", model=begun)))
+    assert (found.rule, found.location) == ("model.weights", "spec.model.weights")
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    assert gate_1(job(tmp_path / "reviews.tsv", model=begun)).verdict == "allow"
+    pretraining = {"name": "bert-tiny", "objective": "masked-lm", "weights": str(tmp_path / "weights")}
+    wrong = blocked(gate_1(job(tmp_path / "reviews.tsv", model=pretraining)))
+    assert wrong.evidence == "the vocabulary has no [MASK], which masked-lm needs"

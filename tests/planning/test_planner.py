@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +189,31 @@ def test_a_job_on_a_dataset_is_planned_like_one_on_text(tmp_path: Path) -> None:
     made = make_plan(small, open_data(small.spec, tmp_path), host(), Measured(lambda size, _: 1 / size))
     assert (made.micro_batch, made.accumulation) == (16, 1)
     assert made.predicted.parameters > 0
+
+
+@pytest.mark.parametrize("objective", ["classify", "regress", "tag"])
+def test_labelled_examples_are_planned_and_the_plan_says_what_is_cut(objective: str, tmp_path: Path) -> None:
+    rows = [{"text": "word " * (number % 30), "label": number % 3} for number in range(60)]
+    if objective == "tag":
+        rows = [{"tokens": ["word"] * (1 + number % 30), "tags": ["a", "b"] * 15} for number in range(60)]
+        rows = [row | {"tags": row["tags"][: len(row["tokens"])]} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {
+        "model": {"name": "bert-tiny", "objective": objective},
+        "data": {
+            "source": str(tmp_path / "rows.jsonl"),
+            "held_out": 0.2,
+            "sequence_length": 16,
+            "vocabulary": {"kind": "wordpiece", "size": 300},
+        },
+        "training": {"steps": 2, "global_batch": 8, "precision": "fp32"},
+    }
+    job = Job.model_validate({"metadata": {"name": "small"}, "spec": spec})
+    data = open_data(job.spec, tmp_path / "cache")
+    plan = make_plan(job, data, host(), Measured(lambda size, _: 1 / size))
+    assert "training examples are cut to 16 tokens" in plan.reasons[-1]
+    assert plan.micro_batch == 8
+    outputs = {"classify": 3, "regress": 1, "tag": 2}[objective]
+    pooler = 0 if objective == "tag" else 128 * 129
+    size = data.vocabulary.size
+    assert plan.predicted.parameters == (size + 16 + 2 + 2) * 128 + 2 * 198_272 + pooler + 129 * outputs

@@ -33,6 +33,11 @@ def test_every_number_is_what_its_definition_says(rows):
     assert found["top5"] == sum(rank < 5 for _, rank, _ in rows) / n
 
 
+def test_numbers_to_learn_have_a_mean_squared_error_and_no_guesses():
+    found = Validation().update([0.25, 4.0], np.empty(0, np.int64), 0).compute()
+    assert found == {"loss": 2.125, "tokens": 2, "bits_per_byte": None, "perplexity": None, "top1": None, "top5": None}
+
+
 @given(COSTS, st.integers(1, 5))
 def test_ranks_that_merge_have_the_bits_of_one(rows, ranks):
     """By bytes, and in any order; a rank may have nothing."""
