@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from phalanx.evaluation.attention import Attention
 from phalanx.pages.attention import TooMuchToShow, render_attention, write_attention_page
+from phalanx.pages.checkpoint import render_checkpoint
 from phalanx.pages.heat import HeatMap, picture
+from phalanx.pages.run_files import parse_evaluation
+from phalanx.pages.verdict import _scored
 
 
 def attention(
@@ -107,3 +110,59 @@ def test_a_page_that_no_browser_shows_is_refused(tmp_path):
         write_attention_page(attention(12, 12, tokens), "x", tmp_path / "page.html")
     assert "--layer" in caught.value.remedy
     assert not (tmp_path / "page.html").exists()
+
+
+EXAMPLE = {"source": "ein Hund", "translated": "a dog", "reference": "one dog"}
+MATRIX = {"rows": ["a", "dog"], "columns": ["ein", "Hund"], "weights": [[0.9, 0.1], [0.2, 0.8]]}
+
+
+def evaluation(value: float = 20.0, example: dict[str, object] | None = None) -> dict[str, object]:
+    """The document of a translator."""
+    length = {"from": 1, "to": 5, "pairs": 7, "words": 3.5, "bleu": 19.0, "standard_error": 1.0, "chrf": 44.0}
+    return {
+        "job": {"name": "de-en"},
+        "checkpoint": {"path": "run/step-1", "step": 1},
+        "metric": "bleu",
+        "model": {"name": "rnn-attention", "value": value, "standard_error": 1.0, "loss": 2.0},
+        "baselines": [{"name": "nearest training sentence", "value": 10.0, "standard_error": 0.5}],
+        "strongest": "nearest training sentence",
+        "beats_strongest": value > 10,
+        "margin": value - 10,
+        "margin_standard_error": 1.0,
+        "split": {"pairs": 7},
+        "perplexity": 7.4,
+        "guesses": None,
+        "translation": {"bleu": value, "chrf": 44.5, "lengths": [length, length | {"words": 8.0, "from": 6, "to": 10}]},
+        "examples": [example or EXAMPLE | {"alignment": MATRIX}],
+        "method": "greedily",
+        "seconds": 1.0,
+    }
+
+
+def test_a_translator_is_shown_with_lengths_texts_and_alignment():
+    page = render_checkpoint(evaluation(), ["It is ahead."], now_ns=0)
+    for words in ("20.0 BLEU", "44.5", "By length", "6 to 10 words", "ein Hund", "a dog", "A person wrote: one dog"):
+        assert words in page, words
+    (uri,) = re.findall(r'<image href="(data:[^"]+)"', page)
+    np.testing.assert_allclose(weights_of(uri), MATRIX["weights"], atol=0.005)
+
+
+@pytest.mark.parametrize(
+    "broken", [None, "x", {}, MATRIX | {"weights": [[1.0]]}, MATRIX | {"weights": "x"}, MATRIX | {"rows": None}]
+)
+def test_a_damaged_alignment_leaves_a_gap_and_no_error(broken):
+    page = render_checkpoint(evaluation(example=EXAMPLE | {"alignment": broken}), [], now_ns=0)
+    assert "a dog" in page
+    assert 'class="heat"' not in page
+
+
+@pytest.mark.parametrize(("value", "tone", "said"), [(20.0, "good", "beats"), (5.0, "neutral", "behind")])
+def test_the_headline_of_a_translators_report_counts_points(value, tone, said):
+    found = parse_evaluation(evaluation(value))
+    assert found is not None
+    verdict = _scored(found)
+    assert verdict.tone == tone
+    assert said in verdict.headline
+    assert f"{abs(value - 10):.1f} points" in verdict.headline
+    assert "On held-out pairs" in verdict.sentence
+    assert "baseline, nearest training sentence" in verdict.sentence
