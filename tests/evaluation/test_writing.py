@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phalanx.data.learn import learn_vocabulary
 from phalanx.data.vocabulary import Vocabulary
 from phalanx.evaluation import (
     NotACheckpoint,
@@ -22,6 +24,7 @@ from phalanx.evaluation import (
     write_text,
 )
 from phalanx.evaluation.writing import StopStrings
+from phalanx.job import VocabularySpec
 from phalanx.models import BeamSettings, GenerationSettings, ModelConfig, beam_search, build, generate
 from phalanx.models.causal import CausalModel
 from phalanx.models.huggingface import write_model
@@ -184,16 +187,19 @@ def test_a_beam_search_beyond_what_the_model_reads_is_refused_with_what_would_fi
     with pytest.raises(UnusablePrompt, match=f"the model reads {SEQUENCE} at once") as caught:
         search_texts(opened, ["the "], BeamSettings(max_tokens=SEQUENCE))
     assert f"at most {SEQUENCE - 4}" in caught.value.remedy
+    with pytest.raises(UnusablePrompt, match="at once") as caught:
+        search_texts(opened, ["x" * SEQUENCE], BeamSettings(max_tokens=1))
+    assert "the end of the prompt" in caught.value.remedy
 
 
 def test_a_model_of_hugging_faces_files_writes_too(opened: OpenedModel, tmp_path: Path) -> None:
-    """A Llama, whose vocabulary has a mark of beginning."""
+    """A Llama, whose vocabulary has a mark of beginning, and which knows tokens that spell nothing."""
     vocabulary = json.loads(opened.vocabulary.to_json())
     size = opened.vocabulary.size
     template = vocabulary["added_tokens"][0]
     vocabulary["added_tokens"].append(template | {"id": size, "content": "<|begin_of_text|>"})
     vocabulary["model"]["vocab"]["<|begin_of_text|>"] = size
-    config = ModelConfig("llama-tiny", "llama", size + 1, 64, 2, 32, 4, kv_heads=2, activation="silu")
+    config = ModelConfig("llama-tiny", "llama", size + 40, 64, 2, 32, 4, kv_heads=2, activation="silu")
     write_model(build(config), tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
     model = open_writer(tmp_path, 1)
@@ -202,7 +208,9 @@ def test_a_model_of_hugging_faces_files_writes_too(opened: OpenedModel, tmp_path
     assert prompt_ids(model, "ab") == [size, *b"ab"]
     tokens = tokens_of(model, [size, *b"ab"], max_tokens=20, seed=1, stop=(model.vocabulary.eos_id,))
     text = "".join(write_text(model, "ab", GenerationSettings(max_tokens=20, seed=1)))
-    assert text == model.vocabulary.decode(tokens)
+    assert text == model.vocabulary.decode([token for token in tokens if token < size])
+    assert max(tokens) > size
+    assert search_texts(model, ["ab"], BeamSettings(max_tokens=5))
 
 
 def test_an_encoder_cannot_write(encoder: Trained) -> None:
@@ -224,5 +232,7 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_with_both_numbers(opene
 
 
 def test_a_prompt_that_is_no_text_is_refused(opened: OpenedModel) -> None:
-    with pytest.raises(UnusablePrompt, match="not UTF-8"):
-        write_text(opened, b"\xff".decode(errors="surrogateescape"), GenerationSettings())
+    learned = learn_vocabulary(VocabularySpec(kind="bpe", size=260), "causal-lm", ["the rank reads"])
+    for model in (opened, replace(opened, vocabulary=learned)):
+        with pytest.raises(UnusablePrompt, match="not UTF-8"):
+            write_text(model, b"\xff".decode(errors="surrogateescape"), GenerationSettings())

@@ -94,6 +94,17 @@ def test_top_p_keeps_the_fewest_tokens_whose_mass_reaches_p(logits: list[float],
         assert probability[kept].min() >= probability[~kept].max() - rounding
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.5, 4.0])
+def test_a_nucleus_of_thousands_is_found_as_well_as_one_of_a_few(scale: float) -> None:
+    logits = torch.randn(3, 9000, generator=torch.Generator().manual_seed(2)) * scale
+    none = torch.empty(3, 0, dtype=torch.int64)
+    for mass in (0.1, 0.9, 0.99):
+        kept = keep_top_p(logits, mass) > float("-inf")
+        expected = TopPLogitsWarper(mass)(none, logits) > float("-inf")
+        # transformers sums thousands of small numbers in float32, from the other end
+        assert int((kept != expected).sum()) <= 3
+
+
 def test_top_p_keeps_the_likeliest_token_whatever_p() -> None:
     assert (keep_top_p(some_logits(), 1e-30) > float("-inf")).sum(-1).tolist() == [1] * 5
 

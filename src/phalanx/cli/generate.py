@@ -283,7 +283,7 @@ def _lines(file: str) -> list[str]:
     where = "standard input" if file == "-" else file
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        prompts = [line for line in data.decode().splitlines() if line.strip()]
+        prompts = [line.removesuffix("\r") for line in data.decode().split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UnusablePrompt("is not UTF-8 text", where=f"{where}:{line}", remedy="save it as UTF-8") from error

@@ -139,14 +139,16 @@ def search_texts(model: AnyModel, prompts: Sequence[str], settings: BeamSettings
             f"a beam search of {settings.max_tokens:,} tokens after a prompt of {longest:,}: the model reads "
             f"{limit:,} at once",
             where=str(model.path),
-            remedy=f"write at most {limit - longest:,} tokens (--max-tokens), or do without beams",
+            remedy=f"write at most {limit - longest:,} tokens (--max-tokens), or do without beams"
+            if longest < limit
+            else "give the end of the prompt only, or do without beams",
         )
     found = beam_search(module, ids, replace(settings, stop=(*settings.stop, *_end(vocabulary))))
     return [
         [
             Passage(
                 prompt,
-                _whole_characters(vocabulary, hypothesis.tokens),
+                _whole_characters(_spelled(vocabulary.pieces, hypothesis.tokens)),
                 len(hypothesis.tokens),
                 "end" if hypothesis.ended else "length",
                 hypothesis.score,
@@ -162,9 +164,10 @@ def prompt_ids(model: AnyModel, prompt: str) -> list[int]:
     has none); of an empty prompt only what stands at a document's beginning. Raises NotADecoder, UnusablePrompt."""
     limit, vocabulary = _decoder(model).config.sequence_length, model.vocabulary
     try:
-        ids: list[int] = vocabulary.encode(prompt).tolist()
+        prompt.encode()
     except UnicodeEncodeError as error:
         raise UnusablePrompt("the prompt is not UTF-8 text", remedy="give it as UTF-8") from error
+    ids: list[int] = vocabulary.encode(prompt).tolist()
     if vocabulary.bos_id is not None:
         ids.insert(0, vocabulary.bos_id)
     elif not ids and vocabulary.eos_id is not None:
@@ -229,7 +232,7 @@ class _Text:
 
     def take(self, token: int) -> str:
         self._tokens += 1
-        given = self._stop.take(self._decoder.decode(self._pieces[token]))
+        given = self._stop.take(self._decoder.decode(_spelled(self._pieces, [token])))
         self.ended = self._stop.found
         return self._give(given)
 
@@ -271,5 +274,10 @@ def _end(vocabulary: Vocabulary) -> tuple[int, ...]:
     return () if vocabulary.eos_id is None else (vocabulary.eos_id,)
 
 
-def _whole_characters(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(vocabulary.decode_bytes(tokens))
+def _spelled(pieces: Sequence[bytes], tokens: Sequence[int]) -> bytes:
+    """A model may know more tokens than its vocabulary, to make a round number of them: those spell nothing."""
+    return b"".join(pieces[token] for token in tokens if token < len(pieces))
+
+
+def _whole_characters(spelled: bytes) -> str:
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(spelled)

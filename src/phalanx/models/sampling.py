@@ -14,6 +14,7 @@ from torch import Tensor
 from phalanx.foundation import PhalanxError
 
 GREEDY_BELOW = 1e-6  # of a temperature: logits divided by less overflow, and the likeliest is certain long before
+_NUCLEUS = 256  # tokens that a nucleus is looked for in at first
 _BITS = 52  # of a draw: a share below 1 of any sum in float64 is then less than the sum
 
 
@@ -105,11 +106,18 @@ def keep_top_k(logits: Tensor, count: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, mass: float) -> Tensor:
     """Minus infinity outside the fewest tokens of each row whose probabilities sum to `mass` or more: the nucleus
-    (Holtzman et al. 2020). Of equally likely tokens the earlier ones are kept."""
-    ordered, order = logits.softmax(-1).sort(descending=True, stable=True)
-    before = ordered.cumsum(-1, dtype=torch.float64) - ordered
-    outside = torch.empty_like(before, dtype=torch.bool).scatter_(-1, order, before >= mass)
-    outside.scatter_(-1, order[..., :1], False)  # the likeliest stays, whatever `mass`
+    (Holtzman et al. 2020)."""
+    probabilities, size = logits.softmax(-1), logits.shape[-1]
+    # Mostly a few tokens are enough, and finding those is much quicker than sorting all.
+    count = min(_NUCLEUS, size)
+    while True:
+        likeliest, order = probabilities.topk(count)
+        before = likeliest.cumsum(-1, dtype=torch.float64) - likeliest
+        if count == size or bool((before[..., -1] >= mass).all()):
+            break
+        count = min(16 * count, size)
+    before[..., 0] = 0  # the likeliest stays, whatever `mass`
+    outside = torch.ones_like(logits, dtype=torch.bool).scatter_(-1, order, before >= mass)
     return logits.masked_fill(outside, float("-inf"))
 
 
