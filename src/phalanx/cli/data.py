@@ -178,6 +178,7 @@ def build(
       phalanx data build corpus.txt --split blank-lines --out dataset --memory 256MiB --license CC-BY-4.0
     """
     from phalanx.data.build import build as build_dataset
+    from phalanx.data.build.worker import peak_bytes
     from phalanx.data.inspect import inspect_dataset
     from phalanx.data.vocabulary import Vocabulary
 
@@ -188,11 +189,12 @@ def build(
         built = build_dataset(
             options, out, vocabulary=vocabulary, processes=processes, restart=restart, progress=progress
         )
+    peak = max(built.peak, peak_bytes())
     if as_json:
         found = inspect_dataset(out, samples=0).to_json()
-        echo_json(found | {"peak_bytes": built.peak, "resumed_tasks": built.resumed, "was_there": built.was_there})
+        echo_json(found | {"peak_bytes": peak, "resumed_tasks": built.resumed, "was_there": built.was_there})
         return
-    for line in _built(built):
+    for line in _built(built, peak):
         click.echo(line)
 
 
@@ -283,7 +285,7 @@ def inspect(
         click.echo(f"\n{page}")
 
 
-def _built(built: Built) -> list[str]:
+def _built(built: Built, peak: int) -> list[str]:
     manifest = built.manifest
     lines = []
     if built.was_there:
@@ -295,8 +297,8 @@ def _built(built: Built) -> list[str]:
             f"  cut          {read['cut']:,} texts longer than "
             f"{size_in_words(manifest.made['options']['longest_document'])} into {read['parts']:,} documents"
         )
-    if built.peak:
-        lines.append(f"  memory       {size_in_words(built.peak)} in a process at the most")
+    if not built.was_there:
+        lines.append(f"  memory       {size_in_words(peak)} in a process at the most")
     if built.resumed:
         lines.append(f"  taken up     {built.resumed:,} tasks were done before")
     lines.append(f"\nphalanx data inspect {built.directory}")

@@ -44,9 +44,9 @@ class Slots:
     """Share of the places in rows of `sequence_length` that hold no token of a document, end marks and all.
 
     `one_a_row`: each document in rows of its own, the last one padded. `packed`: pieces side by side with their [CLS]
-    and [SEP], as masked training packs them, best fit among 4,096 successive ones (of large datasets, of 64 such
-    groups). `joined`: one after the other with an end mark, cut every `sequence_length`, as causal training does:
-    nothing is padded. `cut`: share of documents longer than a row.
+    and [SEP], as masked training packs them, best fit among those of 4,096 successive documents (of large datasets, in
+    64 such groups). `joined`: one after the other with an end mark, cut every `sequence_length`, as causal training
+    does: nothing is padded. `cut`: share of documents longer than a row.
     """
 
     sequence_length: int
@@ -213,25 +213,23 @@ def _slots(documents: Documents, values: NDArray[np.int64], counts: NDArray[np.i
     rows = -(-values // length)
     padded = 1 - float((values * counts).sum() / ((rows * counts).sum() * length))
     tokens = slots = 0
-    for lengths in _groups(documents, length - _MARKS):
-        _, bounds = pack(lengths + _MARKS, length)
-        tokens += int(lengths.sum()) + _MARKS * len(lengths)
-        slots += (len(bounds) - 1) * length
+    for whole, rests in _groups(documents, length - _MARKS):
+        _, bounds = pack(rests + _MARKS, length)
+        tokens += whole * length + int(rests.sum()) + _MARKS * len(rests)
+        slots += (whole + len(bounds) - 1) * length
     cut = float(counts[values > length].sum() / counts.sum())
     return Slots(length, padded, 1 - tokens / slots, 0.0, cut)
 
 
-def _groups(documents: Documents, longest: int) -> Iterator[NDArray[np.int64]]:
-    """Lengths of successive pieces of at most `longest` tokens, up to 4,096 together, from all over the split."""
-    groups = max(-(-len(documents) // _PACKED_TOGETHER), 1)
+def _groups(documents: Documents, longest: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Of successive documents, from all over the split: pieces of `longest` tokens, which fill a row each, and the
+    lengths of what is left of each document."""
+    groups = -(-len(documents) // _PACKED_TOGETHER)
     for group in np.unique(np.linspace(0, groups - 1, min(groups, _PACKED_GROUPS)).astype(np.int64)).tolist():
         first = group * _PACKED_TOGETHER
         sizes = documents.lengths(np.arange(first, min(first + _PACKED_TOGETHER, len(documents))))
-        whole = np.repeat(longest, int((sizes // longest).sum()))
         rests = sizes % longest
-        pieces = np.concatenate([whole, rests[rests > 0]])
-        for begin in range(0, len(pieces), _PACKED_TOGETHER):
-            yield pieces[begin : begin + _PACKED_TOGETHER]
+        yield int((sizes // longest).sum()), rests[rests > 0]
 
 
 def _samples(dataset: Dataset, count: int) -> Iterator[Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 
@@ -290,4 +291,9 @@ class TestListing:
             list_sources(options_for(tmp_path / "nowhere-*.txt"))
         (tmp_path / "empty.txt").touch()
         with pytest.raises(SourceEmpty, match="no text in 1 files"):
+            list_sources(options_for(tmp_path))
+
+    def test_a_name_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("text")
+        with pytest.raises(SourceMissing, match="has a name that is not UTF-8"):
             list_sources(options_for(tmp_path))

@@ -69,6 +69,7 @@ def list_sources(options: BuildOptions) -> tuple[list[SourceFile], dict[str, tup
             if (found.st_dev, found.st_ino) in seen:
                 continue
             seen.add((found.st_dev, found.st_ino))
+            _check_name(name)
             kind, codec = _kind_of(name, options)
             files.append(SourceFile(len(files), name, found.st_size, found.st_mtime_ns, kind, codec))
     if not sum(file.bytes for file in files):
@@ -79,6 +80,15 @@ def list_sources(options: BuildOptions) -> tuple[list[SourceFile], dict[str, tup
             remedy=_NAME_SOURCES,
         )
     return files, left_out
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SourceMissing(
+            "has a name that is not UTF-8, which a manifest cannot hold", where=repr(name), remedy="rename it"
+        ) from error
 
 
 def digest_of(files: Iterable[SourceFile]) -> str:

@@ -7,6 +7,7 @@ few, `finish` puts them together. Knows nothing of how documents came to be kept
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -111,15 +112,15 @@ def _add(
                 shards[name].add(flat, lengths[chosen], int(sizes[chosen].sum()))
 
 
-def _ranges(work: Work, start: tuple[int, int], stop: tuple[int, int] | None) -> list[tuple[int, int, int | None]]:
+def _ranges(work: Work, start: tuple[int, int], stop: tuple[int, int] | None) -> Iterator[tuple[int, int, int | None]]:
     """(piece, first row, row to stop before or None) of each piece that holds some of the documents."""
-    last = None if stop is None else stop[0]
-    found: list[tuple[int, int, int | None]] = []
-    for piece, result in enumerate(work.results("read")):
-        if piece < start[0] or (last is not None and piece > last) or not result["kept"]:
-            continue
-        found.append((piece, start[1] if piece == start[0] else 0, stop[1] if stop and piece == last else None))
-    return found
+    for piece in itertools.count(start[0]):
+        result = work.result("read", piece)
+        if result is None or (stop is not None and piece > stop[0]):
+            return
+        if result["kept"]:
+            last = stop[1] if stop is not None and piece == stop[0] else None
+            yield piece, start[1] if piece == start[0] else 0, last
 
 
 def finish(work: Work, options: BuildOptions, _number: int, task: dict[str, Any], _report: Report) -> Result:
