@@ -233,6 +233,21 @@ class TestDamage:
             assert skipped == [("file cut or damaged", middle)]
             assert kept == texts[: len(kept)]
 
+    @pytest.mark.parametrize(
+        ("header", "window"),
+        [
+            (b"\x04\x89", "144 MiB"),  # RFC 8878: exponent 17 and mantissa 1 of a window of 2^27 * 9 / 8
+            (b"\xa0\x00\x00\x00\x20", "512 MiB"),  # a single segment of 2^29 bytes
+        ],
+    )
+    def test_a_window_that_memory_does_not_allow(self, tmp_path: Path, header: bytes, window: str) -> None:
+        path = tmp_path / "a.txt.zst"
+        path.write_bytes(b"\x28\xb5\x2f\xfd" + header + bytes(20))
+        with pytest.raises(UnreadableText, match=f"is packed with a window of {window}"):
+            read(path)
+        path.write_bytes(pack(b"text" * 100_000, ".zst"))
+        assert read(path, options_for(path, memory=128 << 20))
+
     def test_of_parquet(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"text": ["x", None, "y"], "n": [1, 2, 3]}), path)

@@ -31,6 +31,7 @@ Text = tuple[int, bytes, bool]
 _CHUNK = 1 << 20
 _LEAVE_OUT = "mend it, or leave such documents out with --skip-bad"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException)
 
 
@@ -122,6 +123,8 @@ def _unreadable(source: SourceFile, error: OSError) -> SourceMissing:
 
 
 def _from_stream(part: Part, options: BuildOptions, skip: Skip | None) -> Iterator[Text]:
+    if part.source.codec == "zst":
+        _check_window(part.source, options)
     stream = _Stream(part.source, max(part.start - 1, 0))  # from the byte before: a line may begin at `start` itself
     read = {"jsonl": _json_lines, "text": _texts}[part.source.kind]
     try:
@@ -132,6 +135,27 @@ def _from_stream(part: Part, options: BuildOptions, skip: Skip | None) -> Iterat
         skip("file cut or damaged", part.source.bytes)  # what came before the damage stands
     finally:
         stream.close()
+
+
+def _check_window(source: SourceFile, options: BuildOptions) -> None:
+    """Refuse a zstd file whose unpacking alone would take too much memory: it holds its window (RFC 8878, 3.1.1.1)."""
+    with open(source.name, "rb") as file:
+        header = file.read(18)
+    if len(header) < 6 or header[:4] != _ZSTD_MAGIC:
+        return  # which the library will say
+    descriptor = header[4]
+    if descriptor & 0x20:  # one segment: as large as its content
+        begin = 5 + (0, 1, 2, 4)[descriptor & 3]
+        window = int.from_bytes(header[begin : begin + (1, 2, 4, 8)[descriptor >> 6]], "little")
+    else:
+        base = 1 << (10 + (header[5] >> 3))
+        window = base + base // 8 * (header[5] & 7)
+    if window > options.working_memory // 3:
+        raise UnreadableText(
+            f"is packed with a window of {size_in_words(window)}, which unpacking must hold",
+            where=source.name,
+            remedy="allow more --memory (four times that), or pack it with less: zstd without --long and --ultra",
+        )
 
 
 def _texts(stream: _Stream, part: Part, options: BuildOptions, skip: Skip | None) -> Iterator[Text]:
