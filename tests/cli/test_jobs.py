@@ -16,6 +16,7 @@ from phalanx.cluster import read_job, read_placement, report_status, submit, wri
 from phalanx.daemons.hold import hold, open_state
 from phalanx.foundation import Home
 from phalanx.job import Condition, Job
+from phalanx.job.spec import MixPart
 from tests.cluster.made import ended, make_job, make_placement, reported
 
 KEY = ("tests", "small")
@@ -301,3 +302,9 @@ def test_a_source_in_this_directory_is_found_from_everywhere(tmp_path: Path, mon
         data = job.spec.data.model_copy(update={"source": source})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
         assert with_absolute_source(job).spec.data.source == expected
+    job = make_job()
+    parts = tuple(MixPart(source=source, weight=2) for source in ("text", "/absolute"))
+    data = job.spec.data.model_copy(update={"source": "", "mix": parts})
+    found = with_absolute_source(job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})).spec.data
+    assert [(part.source, part.weight) for part in found.mix] == [(str(tmp_path / "text"), 2), ("/absolute", 2)]
+    assert found.source == ""

@@ -256,3 +256,22 @@ def test_a_killed_writer_leaves_whole_shards_and_another_goes_on_to_the_same_dat
     write(tmp_path / "whole", TEXTS)
     assert again.splits == Dataset.open(tmp_path / "whole").manifest.splits
     Dataset.open(tmp_path / "d").verify()
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from phalanx.data import Dataset, DatasetDamaged
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+try:
+    Dataset.open(Path(sys.argv[1]))
+except DatasetDamaged as error:
+    print(error)
+"""
+
+
+def test_more_shards_than_files_may_be_open_is_not_taken_for_damage(tmp_path: Path) -> None:
+    directory = write(tmp_path / "d", TEXTS, shard_bytes=20)
+    said = subprocess.run([sys.executable, "-c", LIMITED, str(directory)], capture_output=True, text=True, check=True)
+    assert "Too many open files" in said.stdout
+    assert "ulimit -n" in said.stdout

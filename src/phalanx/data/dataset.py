@@ -15,6 +15,7 @@ batches.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import mmap
@@ -40,6 +41,7 @@ SHARD_BYTES = 1 << 30
 _NAME = re.compile(r"(train|held_out)-\d{5,}")
 _OFFSET = np.dtype("<i8")
 _REBUILD = "build the dataset again, or bring the file back as it was"
+_MORE_FILES = "let a process have more files open (ulimit -n): two for each shard, and some more"
 
 
 @dataclass(frozen=True)
@@ -336,7 +338,8 @@ def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise DatasetDamaged(f"cannot be read ({error.strerror})", where=str(path), remedy=_REBUILD) from error
+        remedy = _MORE_FILES if error.errno == errno.EMFILE else _REBUILD
+        raise DatasetDamaged(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from error
     mapped.madvise(mmap.MADV_RANDOM)
     return np.frombuffer(mapped, dtype)
 
