@@ -13,10 +13,12 @@ import scipy.stats
 import torch
 from sklearn import metrics
 
+from phalanx.data.errors import BadTable
 from phalanx.evaluation import evaluate
 from phalanx.evaluation.evaluator import find_answers
-from phalanx.evaluation.labelled import more_numbers
+from phalanx.evaluation.labelled import judge_file, more_numbers
 from phalanx.events.tables import TABLES
+from phalanx.foundation import UsageError
 from phalanx.job.spec import Objective
 from phalanx.pages.checkpoint import render_checkpoint
 from phalanx.pages.run_files import parse_evaluation
@@ -57,10 +59,10 @@ def document(trained: Trained) -> dict[str, Any]:
     return json.loads(evaluate(trained.directory, trained.cache).to_json())
 
 
-def one_by_one(run: Trained) -> tuple[Any, Any]:
+def one_by_one(run: Trained, name: str = "held_out") -> tuple[Any, Any]:
     """Truths and the model's outputs, each example alone in its row, unpacked."""
     corpus, vocabulary = run.corpus, run.corpus.vocabulary
-    split, texts = corpus.held_out, corpus.manifest.texts
+    split, texts = corpus.split(name), corpus.manifest.texts
     truths: list[Any] = []
     outputs = []
     for example in range(split.documents // texts):
@@ -155,3 +157,28 @@ def test_rows_and_pages_show_it(trained: Trained, document: dict[str, Any]) -> N
     assert ("Entities found whole" in page) == (trained.corpus.objective == "tag")
     assert document["labelled"]["worst"] == [] or "Worst examples" in page
     assert (document["perplexity"] is None) == (trained.corpus.objective == "regress")
+
+
+def test_another_file_is_judged_with_the_run_s_own_vocabulary_and_labels(trained: Trained) -> None:
+    """The file that it was trained on: both of its splits, taken one by one."""
+    file = Path(trained.job.spec.data.source)
+    parts = [one_by_one(trained, name) for name in ("train", "held_out")]
+    truth, outputs = (np.concatenate(each) for each in zip(*parts, strict=True))
+    found = judge_file(trained.directory, file, trained.cache)
+    assert found["source"] == [str(file)]
+    assert found["examples"] == len(truth)
+    if trained.corpus.objective == "regress":
+        expected = metrics.mean_absolute_error(truth, outputs)
+        assert found["numbers"]["mae"]["value"] == pytest.approx(expected, rel=1e-4)
+    else:
+        assert found["accuracy"]["value"] == pytest.approx((outputs.argmax(1) == truth).mean())
+    other = file.with_name(f"other{file.suffix}")
+    other.write_text(file.read_text().replace("alpha", "omega", 1).replace('"yes"', '"maybe"').replace("B-A", "B-Z"))
+    if trained.corpus.objective != "regress":
+        with pytest.raises(BadTable, match="is none of"):
+            judge_file(trained.directory, other, trained.cache)
+
+
+def test_a_model_of_text_judges_no_labels(encoder: Trained, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a model that learned masked-lm knows no labels"):
+        judge_file(encoder.directory, tmp_path / "x.tsv", encoder.cache)

@@ -70,18 +70,26 @@ _STAGES = {
 @click.option("--cost-alarm", type=float, metavar="COST", help="and of a false alarm.")
 @click.option("--volume", type=float, metavar="N", help="Examples a day, where it will run.")
 @click.option("--base-rate", type=float, metavar="SHARE", help="Of needles, where it will run.  [default: as here]")
+@click.option("--examples", type=click.Path(path_type=Path), help="Judge a run of labels on this file's examples.")
 @click.option("--ranks", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes at once.")
 @click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: beside the file, or in the run]")
 @home_option
 @json_option
 def command(
-    paths: tuple[Path, ...], table: str | None, sql: str | None, home: Home, as_json: bool, **options: Any
+    paths: tuple[Path, ...],
+    table: str | None,
+    sql: str | None,
+    examples: Path | None,
+    home: Home,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Score a checkpoint beside honest baselines, or judge predictions.
 
     CHECKPOINT is a run directory (its newest good checkpoint is used) or one checkpoint. A decoder is
     scored in bits per byte, an encoder by its first guesses at [MASK], both on files that training never
-    saw, beside tables counted from the same training text; onto a page, and into the table `scores`.
+    saw, beside tables counted from the same training text; a translator by BLEU and chrF, by the length of the
+    source; onto a page, and into the table `scores`.
 
     FILE is a CSV, TSV, Parquet or JSONL of predictions, an example a row. With scores the report is of
     needles in a haystack, with classes of what was called what, with amounts of how far forecasts are off; it
@@ -91,6 +99,7 @@ def command(
     Examples:
       phalanx evaluate RUN
       phalanx evaluate RUN/checkpoints/step-00000300
+      phalanx evaluate RUN --examples test.tsv
       phalanx evaluate predictions.csv --slice language
       phalanx evaluate --needles scores.parquet --alerts-per-day 20 --volume 1e6 --base-rate 1e-5
       phalanx evaluate --needles scores.csv --recall 0.9 --show message --json
@@ -106,6 +115,13 @@ def command(
             "files, tables and rows of the store are evaluated apart" if any(named) else "there is nothing to evaluate",
             remedy="name a checkpoint, files of predictions, a --table, or --sql with a SELECT",
         )
+    if examples is not None:
+        if len(paths) != 1:
+            raise UsageError("examples are judged by one run", remedy="phalanx evaluate RUN --examples FILE")
+        with Progress(quiet=as_json) as progress:
+            document, words, page = _judge_examples(paths[0], examples, wanted, home, progress)
+        echo_predictions(document, words, page, as_json)
+        return
     if not paths:
         sql = sql if sql is not None else f'SELECT * FROM "{(table or "").replace(chr(34), 2 * chr(34))}"'
         with Progress(quiet=as_json) as progress:
@@ -151,6 +167,24 @@ def _evaluate_checkpoint(path: Path, wanted: Wanted, home: Home, progress: Progr
     write_checkpoint_page(document, verdict_lines(document), page)
     record(home, "scores", evaluation.rows(), "evaluate", job=evaluation.loaded.job)
     return document, page
+
+
+def _judge_examples(
+    run_dir: Path, file: Path, wanted: Wanted, home: Home, progress: Progress
+) -> tuple[dict[str, Any], list[list[str]], Path]:
+    """The document, what it says in words, and the page that was written."""
+    from phalanx.evaluation.labelled import judge_file
+    from phalanx.evaluation.opening import check_directory
+    from phalanx.pages import write_predictions_page
+
+    check_directory(run_dir)
+    out = wanted.out or run_dir / f"{file.stem}.evaluation.html"
+    refuse_unwritable(out)
+    document = judge_file(run_dir, file, home.cache_dir, progress)
+    words = [[group] if isinstance(group, str) else group for group in document["words"]]
+    progress("drawing", 0.0)
+    write_predictions_page(document, words, out)
+    return document, words, out
 
 
 def score_lines(document: dict[str, Any]) -> list[str]:

@@ -30,7 +30,8 @@ class ExampleRows:
         self._tokens, self._offsets, self._labels = split.tokens, split.offsets, split.labels
         self._tagged = spec.objective == "tag"
         self._texts = 1 if self._tagged else split.documents // len(split.labels)
-        self._ids = (int(vocabulary.cls_id or 0), int(vocabulary.sep_id or 0), int(vocabulary.pad_id or 0))
+        marks = (vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id)
+        self._cls, self._sep, self._pad = (int(id_) for id_ in marks if id_ is not None)  # it serves, so all are there
         self._length = spec.sequence_length
         sizes = np.diff(split.offsets).reshape(-1, self._texts).sum(1)
         self._room = spec.sequence_length - 1 - self._texts
@@ -47,16 +48,15 @@ class ExampleRows:
     def example(self, index: int) -> Row:
         """`tokens` int64 [n]; `document` int32 [n]: 1 in the first text, 2 in the second; `positions` int64 [m]: of
         [CLS], or of the first token of each word; `targets`: their labels, [m], int64 or float32."""
-        cls_id, sep_id, _ = self._ids
         texts = [self._text(index * self._texts + number) for number in range(self._texts)]
         if len(texts) == 2:
             first, second = shares_of_pair(len(texts[0]), len(texts[1]), self._room)
             texts = [texts[0][:first], texts[1][:second]]
         else:
             texts = [texts[0][: self._room]]
-        parts = [np.array([cls_id])]
+        parts = [np.array([self._cls])]
         for text in texts:
-            parts += [text, np.array([sep_id])]
+            parts += [text, np.array([self._sep])]
         sizes = [len(text) + 1 for text in texts]
         document = np.repeat(np.arange(1, len(texts) + 1, dtype=np.int32), [sizes[0] + 1, *sizes[1:]])
         tokens = np.concatenate(parts).astype(np.int64)
@@ -78,7 +78,7 @@ class ExampleRows:
         order, bounds = pack(sizes, self._length)
         filled = np.add.reduceat(sizes[order], bounds[:-1])
         width = min(self._length, -(-int(filled.max()) // _ROUND) * _ROUND)
-        tokens = np.full((len(bounds) - 1, width), self._ids[2], np.int64)
+        tokens = np.full((len(bounds) - 1, width), self._pad, np.int64)
         document = np.zeros(tokens.shape, np.int32)
         segments = np.zeros(tokens.shape, np.int64)
         starts = np.empty(len(rows), np.int64)

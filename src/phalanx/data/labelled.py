@@ -120,8 +120,9 @@ class Examples:
             return
         leave_out = self._spec.columns.malformed == "leave-out"
         for example in read_examples(file, self._spec.columns, malformed=self._count if leave_out else None):
+            assert example.label is not None, "read_examples was asked for labels"
             texts = (example.first,) if example.second is None else (example.first, example.second)
-            yield _Read(texts, (example.label or "",), file, example.line)
+            yield _Read(texts, (example.label,), file, example.line)
 
     def _count(self, error: BadTable) -> None:
         """A line that is left out. Its bytes are not known any more."""

@@ -17,6 +17,7 @@ from phalanx.data import Split
 MAX_EXAMPLES = 50_000  # it is fitted on no more: some 100 bytes a token
 _PAIR_BUCKETS = 1 << 18  # pairs of neighbours are counted by a hash: with so many, few share one
 _PENALTY, _STEPS = 3e-5, 300
+_STILL = 1e-6  # weights that change no more than this have arrived
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def fit(features: Features, labels: NDArray[Any], classes: int) -> Linear:
     middle = 0.0 if classes else float(np.mean(labels))
     targets = np.eye(classes)[labels] if classes else (np.asarray(labels, np.float64) - middle)[:, None]
     weights = np.zeros((features.width, targets.shape[1]))
-    ahead, pace, before = weights, 1.0, np.zeros(1)
+    ahead, pace = weights, 1.0
     step = 1 / ((0.5 if classes else 1.0) + _PENALTY)
     for _ in range(_STEPS):
         found = features.times(ahead)
@@ -102,8 +103,8 @@ def fit(features: Features, labels: NDArray[Any], classes: int) -> Linear:
             pace = 1.0
         faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
         ahead = following + (pace - 1) / faster * move
-        weights, pace, before = following, faster, move
-        if float(np.abs(before).max()) < 1e-6:
+        weights, pace = following, faster
+        if float(np.abs(move).max()) < _STILL:
             break
     return Linear(weights, middle)
 

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from phalanx.data import Corpus, DataChanged, LoaderSpec, Split, prepare
+from phalanx.data import Corpus, DataChanged, LoaderSpec, Split, open_corpus, prepare
 from phalanx.data.examples import ExampleRows
+from phalanx.data.labelled import OBJECTIVES
 from phalanx.evaluation import bag_of_words
 from phalanx.evaluation.classes import classes_report
 from phalanx.evaluation.entities import entity_scores
@@ -30,6 +31,8 @@ from phalanx.evaluation.numbers import numbers_report
 from phalanx.evaluation.predictions import predictions_of
 from phalanx.evaluation.scores import MODEL, Answers, Scores, by_cluster, compare
 from phalanx.evaluation.words import number_sentences
+from phalanx.foundation import UsageError
+from phalanx.job import VocabularySpec
 from phalanx.metrics import MeanLoss
 from phalanx.training import load_model
 
@@ -65,22 +68,38 @@ def score(
     return judge(corpus, spec, np.concatenate(truths), np.concatenate(outputs), sentence, progress)
 
 
-def judge_file(run_dir: Path, file: Path, cache_dir: Path) -> dict[str, Any]:
+def judge_file(
+    run_dir: Path, file: Path, cache_dir: Path, progress: Progress = lambda stage, share: None
+) -> dict[str, Any]:
     """What the newest good checkpoint of a run says of the examples in another file, labelled like those that it was
     trained on: the report that `evaluate` calls `labelled`.
 
-    Raises DataChanged when the training examples are no longer those of the run, what `prepare` and `score` raise.
+    Raises UsageError for a model of another objective, DataChanged when the training examples are no longer those of
+    the run, and what `load_model`, `prepare` and `score` raise.
     """
     loaded = load_model(run_dir)
     spec = loaded.job.spec
-    data = spec.prepared_data.model_copy(update={"held_out_source": str(file.absolute())})
-    corpus = prepare(data, spec.model.objective, cache_dir)
-    if corpus.vocabulary.to_json() != loaded.vocabulary.to_json():
+    if spec.model.objective not in OBJECTIVES:
+        raise UsageError(
+            f"a model that learned {spec.model.objective} knows no labels",
+            where=str(run_dir),
+            remedy=f"name a run with objective: {', '.join(OBJECTIVES)}",
+        )
+    trained = open_corpus(spec, cache_dir, progress, loaded.path.parent.parent / "data")
+    if trained.vocabulary.to_json() != loaded.vocabulary.to_json():
         raise DataChanged(
             "the training examples have changed since the run", where=spec.data.source, remedy="train it again"
         )
-    found = score(loaded.module, corpus, LoaderSpec.of(spec), lambda stage, share: None).labelled
-    return dict(found or {})
+    changes = {
+        "held_out_source": str(file.absolute()),
+        "vocabulary": VocabularySpec(path=str(loaded.path / "tokenizer.json")),
+        "labels": trained.manifest.labels or None,
+    }
+    other = prepare(spec.data.model_copy(update=changes), spec.model.objective, cache_dir, progress)
+    corpus = replace(other, train=trained.train)
+    found = score(loaded.module, corpus, LoaderSpec.of(spec), progress).labelled
+    assert found is not None, "labelled examples give a report"
+    return {**found, "source": [str(file)]}
 
 
 def answers(model: nn.Module, corpus: Corpus, spec: LoaderSpec, *, part: int = 0, parts: int = 1) -> Iterator[Logits]:
