@@ -76,6 +76,18 @@ def test_a_table_has_a_pair_a_row(tmp_path, kind):
     assert "data.columns.pair" in caught.value.remedy
 
 
+def test_lines_with_another_number_of_fields_are_refused_or_left_out_and_counted(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    rows = [f"{de}\t{en}" for de, en in zip(GERMAN[:40], ENGLISH[:40], strict=True)]
+    file.write_text("\n".join(["text\tpair", *rows, "no translation", "a\tb\tc"]))
+    columns = ColumnsSpec(text="text", pair="pair")
+    with pytest.raises(BadTable, match="line 42 has 1 fields"):
+        corpus_of(tmp_path, str(file), columns=columns)
+    corpus = corpus_of(tmp_path, str(file), columns=columns.model_copy(update={"malformed": "leave-out"}))
+    assert corpus.manifest.excluded == {"with another number of fields": (2, 0)}
+    assert len(pairs_of(corpus, "train")) + len(pairs_of(corpus, "held_out")) == 40
+
+
 @pytest.mark.parametrize("short", ["de", "en"])
 def test_sides_of_unequal_length_are_refused_with_the_line(tmp_path, short):
     source = write_sides(tmp_path, GERMAN[: 7 if short == "de" else 9], ENGLISH[: 7 if short == "en" else 9])

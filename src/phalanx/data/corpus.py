@@ -77,6 +77,12 @@ class CorpusManifest:
     def describe(self) -> str:
         """One paragraph for a person: how much text there is, and what was left out."""
         excluded = sorted(self.excluded.items())
+        if self.objective == "translate":
+            pairs, held_out = self.train.documents // self.texts, self.held_out.documents // self.texts
+            left_out = "; ".join(f"{count:,} pairs {why}" for why, (count, _) in excluded)
+            return f"{self.source}: {pairs:,} pairs to train on, {held_out:,} held out" + (
+                f"; left out: {left_out}" if left_out else ""
+            )
         left_out = "; ".join(f"{files:,} files ({size / 1e6:.1f} MB) {why}" for why, (files, size) in excluded)
         return (
             f"{self.source}: {self.train.bytes / 1e6:.2f} MB of text in {self.train.files:,} files to train on, "

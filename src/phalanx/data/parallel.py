@@ -25,7 +25,7 @@ from phalanx.data.corpus import MANIFEST, SCHEMA, SPLITS, VOCABULARY, CorpusMani
 from phalanx.data.errors import BadTable, DataChanged, SourceMissing, TextTooSmall
 from phalanx.data.learn import describe_vocabulary, learn_vocabulary
 from phalanx.data.source import Progress, batches_of, is_held_out, text_hash
-from phalanx.data.table import kind_of, lines_of, read_examples
+from phalanx.data.table import Malformed, kind_of, lines_of, read_examples
 from phalanx.data.vocabulary import Vocabulary
 from phalanx.foundation import sha256_file, write_atomic
 from phalanx.job import ColumnsSpec, DataSpec
@@ -34,6 +34,7 @@ NAME_PAIRS = "name two files at once, as train.{de,en}.gz, or a table (.tsv, .cs
 _RULES = "parallel-1"
 _TWO = re.compile(r"(?P<before>.*)\{(?P<first>[^{},]*),(?P<second>[^{},]*)\}(?P<after>.*)", re.DOTALL)
 _BLANK, _HELD_OUT_TOO = "with an empty side", "that are held out too"
+_MALFORMED = "with another number of fields"
 _LEFT_OUT, _TRAIN, _HELD_OUT = 0, 1, 2
 
 
@@ -73,14 +74,15 @@ def pair_files(name: str) -> tuple[Path, ...]:
     return files
 
 
-def read_pairs(name: str, columns: ColumnsSpec | None = None) -> Iterator[Pair]:
-    """Pairs in the order of their lines, with empty sides too. `columns` text and pair: of a table.
+def read_pairs(name: str, columns: ColumnsSpec | None = None, *, malformed: Malformed | None = None) -> Iterator[Pair]:
+    """Pairs in the order of their lines, with empty sides too. `columns` text and pair: of a table; `malformed`: as
+    for `read_examples`.
 
     Raises SourceMissing, BadTable (not one translation for each line, no second column), NotText, SourceEmpty.
     """
     files = pair_files(name)
     if len(files) == 1:
-        for example in read_examples(files[0], columns, labelled=False):
+        for example in read_examples(files[0], columns, labelled=False, malformed=malformed):
             if example.second is None:
                 raise BadTable(
                     "has one column of text, and no translations of it",
@@ -180,7 +182,8 @@ class _Division:
         """Raises TextTooSmall when nothing is left to train or to validate on."""
         named = spec.held_out_source is not None
         keys, sizes, places = array("Q"), array("q"), bytearray()
-        for pair, held_out in _read(spec):
+        malformed: list[BadTable] = []
+        for pair, held_out in _read(spec, malformed.append):
             key = pair.key
             keys.append(int(key[:16], 16))
             sizes.append(pair.bytes)
@@ -190,6 +193,8 @@ class _Division:
                 places.append(_HELD_OUT if held_out or (not named and is_held_out(key, spec.held_out)) else _TRAIN)
         at, key_of, size_of = np.array(places, np.uint8), np.array(keys, np.uint64), np.array(sizes, np.int64)
         excluded = {}
+        if malformed:
+            excluded[_MALFORMED] = (len(malformed), 0)  # their bytes are not known any more
         if blank := int((at == _LEFT_OUT).sum()):
             excluded[_BLANK] = (blank, int(size_of[at == _LEFT_OUT].sum()))
         if not named and not (at == _HELD_OUT).any() and (at == _TRAIN).any():  # chance gave none: the least hash
@@ -212,7 +217,7 @@ class _Division:
     def pairs(self, part: int) -> Iterator[Pair]:
         """Raises DataChanged when there are not as many as before."""
         number = 0
-        for number, (pair, _) in enumerate(_read(self._spec), start=1):
+        for number, (pair, _) in enumerate(_read(self._spec, lambda error: None), start=1):
             if number <= len(self._places) and self._places[number - 1] == part:
                 yield pair
         if number != len(self._places):
@@ -221,10 +226,12 @@ class _Division:
             )
 
 
-def _read(spec: DataSpec) -> Iterator[tuple[Pair, bool]]:
-    """All pairs, and whether they come from the files to validate on."""
-    for pair in read_pairs(spec.source, spec.columns):
+def _read(spec: DataSpec, malformed: Malformed) -> Iterator[tuple[Pair, bool]]:
+    """All pairs, and whether they come from the files to validate on. `malformed` is told of lines that the job leaves
+    out."""
+    told = malformed if spec.columns.malformed == "leave-out" else None
+    for pair in read_pairs(spec.source, spec.columns, malformed=told):
         yield pair, False
     if spec.held_out_source is not None:
-        for pair in read_pairs(spec.held_out_source, spec.columns):
+        for pair in read_pairs(spec.held_out_source, spec.columns, malformed=told):
             yield pair, True

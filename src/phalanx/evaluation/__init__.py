@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from phalanx.foundation import lazy_names
 
 if TYPE_CHECKING:
+    from phalanx.evaluation.attention import Attention, attention_of
     from phalanx.evaluation.classes import ClassesReport, classes_report
     from phalanx.evaluation.comparing import Judgement, compare_evaluations, compare_predictions
     from phalanx.evaluation.errors import (
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from phalanx.evaluation.predictions import Columns, Predictions, open_predictions, predictions_of, write_rows
     from phalanx.evaluation.scores import Score, Scores
     from phalanx.evaluation.timeline import timeline_of
+    from phalanx.evaluation.translating import Translation, translate_lines
     from phalanx.evaluation.words import needle_sentences, number_sentences, ranking_sentences
     from phalanx.evaluation.writing import Pace, Passage, Writing, open_writer, prompt_ids, search_texts, write_text
 
 _HOMES = {
+    "Attention": "attention",
     "ClassesReport": "classes",
     "Columns": "predictions",
     "Evaluation": "evaluator",
@@ -45,10 +48,12 @@ _HOMES = {
     "Predictions": "predictions",
     "Score": "scores",
     "Scores": "scores",
+    "Translation": "translating",
     "UnusablePredictions": "errors",
     "UnusablePrompt": "errors",
     "Wish": "needles",
     "Writing": "writing",
+    "attention_of": "attention",
     "classes_report": "classes",
     "compare_evaluations": "comparing",
     "compare_predictions": "comparing",
@@ -65,10 +70,12 @@ _HOMES = {
     "ranking_sentences": "words",
     "search_texts": "writing",
     "timeline_of": "timeline",
+    "translate_lines": "translating",
     "write_rows": "predictions",
     "write_text": "writing",
 }
 __all__ = [
+    "Attention",
     "ClassesReport",
     "Columns",
     "Evaluation",
@@ -84,10 +91,12 @@ __all__ = [
     "Predictions",
     "Score",
     "Scores",
+    "Translation",
     "UnusablePredictions",
     "UnusablePrompt",
     "Wish",
     "Writing",
+    "attention_of",
     "classes_report",
     "compare_evaluations",
     "compare_predictions",
@@ -104,6 +113,7 @@ __all__ = [
     "ranking_sentences",
     "search_texts",
     "timeline_of",
+    "translate_lines",
     "write_rows",
     "write_text",
 ]

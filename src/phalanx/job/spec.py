@@ -99,7 +99,7 @@ class MixPart(Value):
 class DataSpec(Value):
     source: str = Field(
         default="",
-        description="stdlib-source, stdlib-docs, the path of a file or directory of text, or of a built dataset.",
+        description="stdlib-source, stdlib-docs, or the path of text, a built dataset, a table, or text.{de,en}.",
     )
     mix: tuple[MixPart, ...] = Field(default=(), description="Instead of a source: several built datasets by weight.")
     sequence_length: int = Field(default=256, ge=8, le=131_072, description="Tokens.")
@@ -109,12 +109,12 @@ class DataSpec(Value):
     cross_documents: bool = Field(
         default=True, description="causal-lm: whether a token is predicted from the documents before its own too."
     )
-    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Of a table of examples (classify, regress, tag).")
+    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Of a table of examples or of pairs.")
     labels: tuple[str, ...] | None = Field(
         default=None, description="Names of the labels, in their order; null: those of the training examples, sorted."
     )
     held_out_source: str | None = Field(
-        default=None, min_length=1, description="A table of examples to validate on; null: a share of the source."
+        default=None, min_length=1, description="Examples, or pairs, to validate on; null: a share of the source."
     )
 
     @property

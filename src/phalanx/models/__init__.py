@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from phalanx.models.gpt2 import Gpt2
     from phalanx.models.layout import lay_out
     from phalanx.models.llama import Llama
+    from phalanx.models.search import translate
+    from phalanx.models.seq2seq import Seq2Seq
 
 _HOMES = {
     "BeamSettings": "beam",
@@ -30,10 +32,12 @@ _HOMES = {
     "Gpt2": "gpt2",
     "Hypothesis": "beam",
     "Llama": "llama",
+    "Seq2Seq": "seq2seq",
     "beam_search": "beam",
     "build": "building",
     "generate": "generation",
     "lay_out": "layout",
+    "translate": "search",
 }
 __all__ = [
     "MODELS",
@@ -47,11 +51,13 @@ __all__ = [
     "Hypothesis",
     "Llama",
     "ModelConfig",
+    "Seq2Seq",
     "UnknownModel",
     "beam_search",
     "build",
     "generate",
     "lay_out",
     "resolve",
+    "translate",
 ]
 __getattr__ = lazy_names(__name__, _HOMES)
