@@ -153,6 +153,16 @@ def test_a_file_of_prompts_that_cannot_be_used_is_refused(
     assert complaint in capsys.readouterr().err
 
 
+def test_a_prompt_that_cannot_be_used_is_refused_before_any_is_written(
+    trained_decoder: Trained, capsys: Captured
+) -> None:
+    arguments = ["generate", str(trained_decoder.directory), "--prompt", "the ", "--prompt", "\x1b" * (SEQUENCE + 1)]
+    assert main([*arguments, "--batch", "1"]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "prompt '\\x1b" in shown.err
+
+
 def test_a_text_ends_before_a_stop_string(trained_decoder: Trained, capsys: Captured) -> None:
     arguments = [
         "generate",

@@ -108,17 +108,18 @@ def command(ctx: click.Context, /, checkpoint: Path, as_json: bool, **given: Any
     logging.basicConfig(level=logging.WARNING, format="! %(message)s")
     _refuse_contradictions(ctx, given)
     prompts = [*given["prompt"], *(_lines(given["prompts"]) if given["prompts"] else [])] or [""]
-    from phalanx.evaluation import open_writer
+    from phalanx.evaluation import open_writer, prompt_ids
 
     batch = min(given["batch"], len(prompts))
     opened = open_writer(checkpoint, batch * (given["beams"] or 1))
+    longest = max(len(prompt_ids(opened, prompt)) for prompt in prompts)  # one that cannot be used is refused here
     groups = [prompts[begin : begin + batch] for begin in range(0, len(prompts), batch)]
     screen = None if as_json else _Screen()
     if not given["beams"]:
         document = _draw(opened, groups, given, screen)
     else:
-        if _is_default(ctx, "max_tokens"):
-            given["max_tokens"] = _room(opened, prompts)
+        if _is_default(ctx, "max_tokens"):  # as far as the model reads at once
+            given["max_tokens"] = max(1, min(MAX_TOKENS, opened.config.sequence_length - longest))
         document = _search(opened, groups, given, screen)
     if as_json:
         echo_safe_json({"checkpoint": str(opened.path), "step": opened.step, **document})
@@ -191,14 +192,6 @@ def _search(
         "writing_s": writing_s,
         "tokens_per_s": best / writing_s,
     }
-
-
-def _room(opened: OpenedModel, prompts: list[str]) -> int:
-    """How many tokens a beam search writes where nothing is said: as usual, or as far as the model reads at once."""
-    from phalanx.evaluation import prompt_ids
-
-    longest = max(len(prompt_ids(opened, prompt)) for prompt in prompts)
-    return max(1, min(MAX_TOKENS, opened.config.sequence_length - longest))
 
 
 class _Screen:

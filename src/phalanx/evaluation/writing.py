@@ -22,6 +22,7 @@ from phalanx.training import LoadedModel, OpenedModel, open_model
 
 EndedBy = Literal["end", "stop", "length"]
 AnyModel = LoadedModel | OpenedModel
+_SHOWN = 30  # characters of a prompt that cannot be used
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def prompt_ids(model: AnyModel, prompt: str) -> list[int]:
         )
     if len(ids) > limit:
         raise UnusablePrompt(
-            f"the prompt has {len(ids):,} tokens, and the model reads {limit:,} at once",
+            f"the prompt {prompt[:_SHOWN]!r}... has {len(ids):,} tokens, and the model reads {limit:,} at once",
             where=str(model.path),
             remedy="give the end of it only, or train with a larger data.sequenceLength",
         )
