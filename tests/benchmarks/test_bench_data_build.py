@@ -15,7 +15,11 @@ from benchmarks.harness import NotEqual, Options
 def test_every_side_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_data_build, "_QUICK_BYTES", 200_000)
     found = bench_data_build.run(Options(rounds=1, quick=True), lambda text: None)
-    assert [each.name.split(" of")[0] for each in found] == ["data build, bpe", "data build, wordpiece"]
+    assert [each.name.split(" of")[0] for each in found] == [
+        "data build, bpe",
+        "data build, wordpiece",
+        "data build, bpe after NFC",
+    ]
     for each in found:
         assert list(each.values) == ["build", "plain loop", "build, near duplicates", "build, 2 processes"]
 
