@@ -4,7 +4,8 @@ Everything sees the 6,920 training sentences and nothing else: BERT-Tiny is pret
 model and then fine-tuned; the same without pretraining; and scikit-learn's logistic regression of words and pairs of
 words, whose penalty is chosen on the development sentences. BERT's jobs are run by `phalanx run`, pretraining once and
 fine-tuning with another seed each round, one thread; processor seconds are those of the whole job, with its planning
-and its evaluation. Accuracy is of the 1,821 test sentences, and of the 872 for development.
+and its evaluation. Accuracy is of the 1,821 test sentences, and of the 872 for development. And how many sentences a
+processor second trains on, packed side by side as the loader packs them, and each in a row of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Comparison, Elapsed, Options, stopwatch
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.harness import Comparison, Elapsed, Options, Side, compare, stopwatch, table
+from phalanx.data import Row, open_data
+from phalanx.data.examples import ExampleRows
 from phalanx.evaluation.labelled import judge_file
+from phalanx.job import Job
 from phalanx.metrics.intervals import wilson
+from phalanx.training.beginning import build_model, model_config
 
 PRETRAINED, FRESH, REGRESSION = "BERT-Tiny, pretrained here", "BERT-Tiny, fine-tuned only", "logistic regression"
 STEPS, QUICK_STEPS = (3000, 324), (30, 30)  # of pretraining and of fine-tuning: 3 epochs of 64 sentences a step
+LENGTH = 64
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # C
 Progress = Callable[[str], None]
 Splits = Mapping[str, Path]
@@ -35,6 +45,7 @@ def run(options: Options, progress: Progress) -> list[Comparison]:
     files = {split: options.outside(f"text/sst2_{split}.tsv") for split in ("train", "dev", "test")}
     pretraining, tuning = QUICK_STEPS if options.quick else STEPS
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one core, here and in all children: one thread
+    torch.set_num_threads(1)
     values: dict[str, list[float]] = {PRETRAINED: [], FRESH: [], REGRESSION: []}
     notes: dict[str, Any] = {name: [] for name in values}
     with tempfile.TemporaryDirectory(prefix="phalanx-bench-") as name:
@@ -59,13 +70,48 @@ def run(options: Options, progress: Progress) -> list[Comparison]:
         values[REGRESSION] = [found["test"]["value"]] * options.rounds  # nothing in it is drawn at random
         notes[REGRESSION].append(found | {"cpu_seconds": took.cpu})
         progress(f"sst2: {REGRESSION}: {_words(notes[REGRESSION][-1])}")
-    settings: dict[str, dict[str, object]] = {name: {} for name in values}
-    return [Comparison("SST-2, test accuracy", "share", values, settings, notes)]
+        settings: dict[str, dict[str, object]] = {name: {} for name in values}
+        scores = Comparison("SST-2, test accuracy", "share", values, settings, notes)
+        spec = _tuning(files, tuning, 0, {"path": str(run_dir)}, {})
+        return [scores, _speeds(spec, scratch, options, progress)]
+
+
+def _speeds(spec: dict[str, Any], scratch: Path, options: Options, progress: Progress) -> Comparison:
+    """Sentences of training steps a processor second: forward, backward, no update."""
+    job = Job.model_validate({"metadata": {"name": "speed"}, "spec": spec})
+    data = open_data(job.spec, scratch / "home" / "cache")
+    rows = ExampleRows(data.corpus.train, data.vocabulary, data.spec)  # type: ignore[attr-defined]
+    module = build_model(job.spec, model_config(job.spec, data))
+    steps, at_once = (2 if options.quick else 10), job.spec.training.global_batch
+
+    def side(packed: bool) -> float:
+        with stopwatch() as took:
+            for step in range(steps):
+                examples = [rows.example(index) for index in range(step * at_once, (step + 1) * at_once)]
+                batch = rows.collate(examples).arrays if packed else _padded(rows, examples)
+                total, count = module.loss({name: torch.from_numpy(array) for name, array in batch.items()})  # type: ignore[operator]
+                (total / count).backward()
+        return steps * at_once / took.cpu
+
+    sides = [Side("packed", lambda: side(True)), Side("padded", lambda: side(False))]
+    return compare("SST-2, training", "sentences/CPU s", sides, rounds=options.rounds, progress=progress)
+
+
+def _padded(rows: ExampleRows, examples: list[Row]) -> dict[str, NDArray[Any]]:
+    """Each example in a row as long as the model reads."""
+    each = [rows.collate([example]).arrays for example in examples]
+    width = LENGTH
+    whole = {
+        name: np.concatenate([np.pad(arrays[name], ((0, 0), (0, width - arrays[name].shape[1]))) for arrays in each])
+        for name in ("tokens", "document", "segments")
+    }
+    positions = np.arange(len(each)) * width
+    return whole | {"positions": positions, "labels": np.concatenate([arrays["labels"] for arrays in each])}
 
 
 def report(comparisons: list[Comparison]) -> str:
     """A table in Markdown: a line for each side, its rounds' mean and the interval of one."""
-    (found,) = comparisons
+    found, speeds = comparisons
     lines = [
         "| | dev accuracy | test accuracy | 95 % interval of one run | CPU seconds |",
         "|---|---|---|---|---|",
@@ -78,7 +124,8 @@ def report(comparisons: list[Comparison]) -> str:
         before = found.notes["pretraining"]["cpu_seconds"] if side == PRETRAINED else 0  # type: ignore[index]
         spent = f"{seconds:.0f}" + (f" + {before:.0f} once" if before else "")
         lines.append(f"| {side} | {dev:.1%} | {test:.1%} | {first['low']:.1%} to {first['high']:.1%} | {spent} |")
-    return "\n".join([*lines, f"rounds: {len(found.notes[PRETRAINED])}"])  # type: ignore[arg-type]
+    lines.append(f"rounds: {len(found.notes[PRETRAINED])}")  # type: ignore[arg-type]
+    return "\n".join([*lines, "", table([speeds])])
 
 
 def _rows(file: Path) -> list[list[str]]:
@@ -100,7 +147,7 @@ def _pretraining(source: Path, steps: int) -> dict[str, Any]:
         "model": {"name": "bert-tiny", "objective": "masked-lm"},
         "data": {
             "source": str(source),
-            "sequenceLength": 64,
+            "sequenceLength": LENGTH,
             "heldOut": 0.02,
             "vocabulary": {"kind": "wordpiece", "size": 4096},
         },
@@ -124,7 +171,7 @@ def _tuning(
         "data": {
             "source": str(files["train"]),
             "heldOutSource": str(files["dev"]),
-            "sequenceLength": 64,
+            "sequenceLength": LENGTH,
             "vocabulary": vocabulary,
         },
         "training": {
