@@ -29,9 +29,11 @@ _STAGES = {
     "learn": "learning the vocabulary",
     "tokenize": "tokenizing",
     "finish": "finishing",
+    "checksums": "comparing checksums",
 }
 _SPLIT_NAMES = {"train": "for training", "held_out": "held out"}
 _PLAIN_EVERY_S = 10.0
+_WHOLE = 10**6
 _BAR = 40
 _SAMPLE_LINES = 6
 
@@ -267,7 +269,14 @@ def inspect(
 
     if page is not None:
         refuse_unwritable(page)
-    found = inspect_dataset(directory, sequence_length=sequence_length, samples=samples, verify=verify)
+    with _Progress(quiet=not verify) as progress:
+        found = inspect_dataset(
+            directory,
+            sequence_length=sequence_length,
+            samples=samples,
+            verify=verify,
+            progress=lambda _, share: progress("checksums", round(share * _WHOLE), _WHOLE),
+        )
     if sources:
         check_sources(found.manifest, hashes=verify)
     if page is not None:

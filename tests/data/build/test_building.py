@@ -23,7 +23,7 @@ from phalanx.data.build.work import Work
 from phalanx.data.dataset import Dataset, is_dataset
 from phalanx.data.errors import DataChanged, SourceEmpty, TextTooSmall, UnfitVocabulary, UnreadableText
 from phalanx.data.vocabulary import Vocabulary
-from phalanx.foundation import DiskFull, UsageError
+from phalanx.foundation import DiskFull, StorageError, UsageError
 from tests.data.build.corpora import (
     BYTES,
     InProcess,
@@ -408,6 +408,13 @@ def test_a_full_disk_is_one_message_and_no_dataset(
             build(options_for(corpus), tmp_path / "out", processes=1)
     assert not (tmp_path / "out").exists()
     assert build(options_for(corpus), tmp_path / "out", processes=1).directory == tmp_path / "out"
+
+
+def test_a_place_that_cannot_be_written_is_said_with_what_helps(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot be written.*\n.*run the same command again") as caught:
+        build(options_for(corpus), tmp_path / "file" / "out")
+    assert "--home" not in str(caught.value)
 
 
 def test_options_survive_their_way_through_json() -> None:

@@ -23,10 +23,12 @@ from phalanx.data.build.work import Work
 from phalanx.data.dataset import MANIFEST, DatasetManifest, is_dataset
 from phalanx.data.errors import DataChanged, DataError
 from phalanx.data.vocabulary import Vocabulary
-from phalanx.foundation import UsageError, sha256_file
+from phalanx.foundation import StorageError, UsageError, sha256_file
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how much of it is done, and how much it is in all (0: not known)."""
+
+_ON_THE_DISK = "make room there, or make it writable, then run the same command again: it goes on where it stopped"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ def build(
     if vocabulary is not None:
         options = replace(options, tokenizer_sha256=sha256(vocabulary.to_json().encode()).hexdigest())
     options.check()
+    try:
+        return _build(options, out, vocabulary, processes or len(os.sched_getaffinity(0)), restart, progress)
+    except StorageError as error:
+        raise type(error)(error.message, where=error.where, remedy=_ON_THE_DISK) from error
+
+
+def _build(
+    options: BuildOptions,
+    out: Path,
+    vocabulary: Vocabulary | None,
+    processes: int,
+    restart: bool,
+    progress: Progress,
+) -> Built:
     files, left_out = list_sources(options)
     mark = fingerprint(options, digest_of(files))
     work = Work.beside(out)
@@ -75,8 +91,7 @@ def build(
             work.begin(options, mark, files, pieces(files, options), left_out, vocabulary)
         else:
             _check_same(work, options, files)
-        count = processes or len(os.sched_getaffinity(0))
-        with Pool(work, count) as pool:
+        with Pool(work, processes) as pool:
             stages = _Stages(work, pool, progress)
             stages.run_all(options)
             peak = pool.peak

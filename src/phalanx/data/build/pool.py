@@ -26,7 +26,7 @@ Task = dict[str, Any]
 
 _KINDS: dict[str, type[PhalanxError]] = {
     kind.__name__: kind
-    for kind in (UsageError, StorageError, ReadOnly, *vars(errors).values())
+    for kind in (UsageError, StorageError, DiskFull, ReadOnly, *vars(errors).values())
     if isinstance(kind, type) and issubclass(kind, PhalanxError)
 }
 _ALONE = {  # one thread each: processes are what is parallel
@@ -145,10 +145,7 @@ class Pool:
 
 def _raised(message: dict[str, Any]) -> PhalanxError:
     kind = _KINDS.get(message["error"], PhalanxError)
-    remedy = message["remedy"]
-    if message["error"] == DiskFull.__name__:
-        kind, remedy = DiskFull, "free space there, then run the same command again: it goes on where it stopped"
-    return kind(message["message"], where=message["where"], remedy=remedy)
+    return kind(message["message"], where=message["where"], remedy=message["remedy"])
 
 
 def _lost(worker: _Worker) -> WorkerLost:
