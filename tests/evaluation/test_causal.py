@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from phalanx.data import Corpus, prepare
+from phalanx.data import Corpus, Split, prepare
+from phalanx.data.sampling import SampledCorpus
 from phalanx.evaluation import causal
 from phalanx.evaluation.causal import CONTEXT_SHARE, cut, score
 from phalanx.models import Decoder
@@ -86,6 +87,34 @@ def test_the_model_is_scored_as_a_plain_loop_does(decoder: Trained) -> None:
         "bytes": size,
         "tokens": len(costs),
     }
+
+
+def test_a_model_of_single_documents_reads_each_alone(decoder: Trained) -> None:
+    """Short documents, so that windows hold several; a plain loop gives the model one at a time."""
+    whole = decoder.corpus.held_out.tokens
+    documents = [np.append(whole[start : start + 11], END) for start in range(0, 600, 11)]
+    tokens = np.concatenate(documents).astype(np.uint16)
+    text = Split(tokens, np.arange(0, len(tokens) + 1, 12))
+    corpus = decoder.corpus
+    corpus = SampledCorpus(corpus.directory, corpus.manifest, corpus.vocabulary, corpus.train, text)
+    stream = [END, *tokens.tolist()]
+    owner = [-1, *(place // 12 for place in range(len(tokens)))]
+    costs = []
+    step = SEQUENCE - SEQUENCE // 4
+    for first in range(1, len(stream), step):
+        last = min(first + step, len(stream)) - 1
+        begin = max(0, last - SEQUENCE)
+        for at in range(first, last + 1):
+            if owner[at] == owner[at - 1]:
+                seen = [place for place in range(begin, at) if owner[place] == owner[at]]
+                with torch.no_grad():
+                    logits = decoder.module(torch.tensor([[stream[place] for place in seen]]))[0, -1]
+                costs.append(float(F.cross_entropy(logits, torch.tensor(stream[at]))))
+    scores = score(decoder.module, corpus, SEQUENCE, quiet, cross=False)
+    assert scores.tokens == len(costs) == 11 * len(documents)
+    assert scores.loss == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+    assert scores.split["bytes"] == 10 * len(documents)
+    assert score(decoder.module, corpus, SEQUENCE, quiet).loss != pytest.approx(scores.loss, rel=1e-3)
 
 
 def test_tables_are_scored_as_dictionaries_do(decoder: Trained) -> None:

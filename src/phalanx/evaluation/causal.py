@@ -3,9 +3,10 @@
 The text is one stream of documents with their end marks, after one end mark. It is cut into blocks of
 three quarters of a window; the model reads the quarter before a block as well, so that no token is
 predicted from less (at the text's beginning: from what there is). A table sees the text before a token
-across every border. Documents run into one another for both. The cost of end marks counts, their bytes do
-not, for both. Of much text a sample is taken: blocks spread evenly over all of it, the same whatever the
-job's seed.
+across every border. Documents run into one another for both, unless the model has learned each for itself:
+then it reads none but the token's own, and the first token of a document, which follows from nothing, does
+not count. The cost of end marks counts, their bytes do not, for both. Of much text a sample is taken:
+blocks spread evenly over all of it, the same whatever the job's seed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from phalanx.evaluation.guesses import Guess, Guesses
 from phalanx.evaluation.ngram import symbols_of, witten_bell
 from phalanx.evaluation.scores import MODEL, TABLE_SYMBOLS, Answers, Scores, beginning, by_cluster, compare, row_count
 from phalanx.metrics import MeanLoss
+from phalanx.models.causal import CausalModel, sight
 
 ORDERS = {1: "byte frequencies", 4: "4-gram", 6: "6-gram"}
 MAX_TOKENS = 150_000  # some ten seconds of two cores for the demo's model
@@ -69,10 +71,14 @@ def answers(
     sequence_length: int,
     max_tokens: int = MAX_TOKENS,
     *,
+    cross: bool = True,
     part: int = 0,
     parts: int = 1,
 ) -> Iterator[Answer]:
-    """Nats of the targets and what was guessed there, some windows at a time; every `parts`th time, from `part` on."""
+    """Nats of the targets and what was guessed there, some windows at a time; every `parts`th time, from `part` on.
+
+    `cross`: whether tokens are predicted from the documents before their own too.
+    """
     vocabulary = corpus.vocabulary
     stream = _stream(corpus)
     blocks = cut(len(stream) - 1, sequence_length, max_tokens)
@@ -83,8 +89,15 @@ def answers(
             windows = slice(start, start + rows)
             places = blocks.windows[windows, None] + read
             tokens = torch.from_numpy(stream[places])
-            logits: torch.Tensor = model(tokens[:, :-1])
             predicted = (places[:, 1:] >= blocks.first[windows, None]) & (places[:, 1:] <= blocks.last[windows, None])
+            if cross:
+                logits: torch.Tensor = model(tokens[:, :-1])
+            else:
+                owner = _owner(corpus.held_out, places)
+                predicted &= owner[:, 1:] == owner[:, :-1]
+                assert isinstance(model, CausalModel)
+                seen = sight(tokens[:, :-1], None, None, torch.from_numpy(owner[:, :-1]))
+                logits = model.judge(model.read(tokens[:, :-1], seen)).float()
             keep = torch.from_numpy(predicted)
             chosen, right = logits[keep].float(), tokens[:, 1:][keep]
             costs = F.cross_entropy(chosen, right, reduction="none").double().numpy()
@@ -97,6 +110,12 @@ def _stream(corpus: Corpus) -> NDArray[np.int64]:
     return np.concatenate([[corpus.vocabulary.eos_id], corpus.held_out.tokens]).astype(np.int64)
 
 
+def _owner(text: Split, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The document of each stream place, from 1; 0: the mark before the text."""
+    owner: NDArray[np.int64] = np.searchsorted(text.offsets, places - 1, side="right")
+    return owner
+
+
 def score(
     model: nn.Module,
     corpus: Corpus,
@@ -104,9 +123,11 @@ def score(
     progress: Progress,
     max_tokens: int = MAX_TOKENS,
     found: Iterable[Answer] | None = None,
+    *,
+    cross: bool = True,
 ) -> Scores:
     """Of `model` (tokens int64 [B, T] to logits [B, T, V]) on the corpus's held-out text. `found`: its `answers`, if
-    others have them already.
+    others have them already; `cross`: as there.
 
     Raises NothingToPredict, NotFinite.
     """
@@ -114,12 +135,14 @@ def score(
     stream = _stream(corpus)
     blocks = cut(len(text.tokens), sequence_length, max_tokens)
     targets = blocks.targets
+    if not cross:
+        targets = targets[_owner(text, targets) == _owner(text, targets - 1)]
     document = np.searchsorted(text.offsets, targets - 1, side="right") - 1
     sizes = by_cluster(document, vocabulary.byte_lengths[stream[targets]], text.documents).astype(np.int64)
     parts: list[NDArray[np.float64]] = []
     guesses: list[Guess] = []
     done = 0
-    for cost, guess in found if found is not None else answers(model, corpus, sequence_length, max_tokens):
+    for cost, guess in found if found is not None else answers(model, corpus, sequence_length, max_tokens, cross=cross):
         parts.append(cost)
         guesses.append(guess)
         done += len(cost)
@@ -139,6 +162,7 @@ def score(
         method=(
             f"every token is predicted from the {blocks.length // CONTEXT_SHARE + 1} to {blocks.length} before it; "
             "end marks cost, and count no bytes; tables predict the same text, by bytes"
+            + ("" if cross else "; the model reads each document for itself, and its first token does not count")
         ),
     )
     return replace(scores, guesses=Guesses.of(guesses, document, text.documents).to_dict())

@@ -103,7 +103,9 @@ def evaluate(path: Path, cache_dir: Path, progress: Progress | None = None, rank
     spec = loaded.job.spec
     found = answers_of_ranks(find_answers, loaded.path, cache_dir, ranks, report) if ranks > 1 else None
     if spec.model.objective == "causal-lm":
-        scores = causal.score(loaded.module, corpus, spec.data.sequence_length, report, found=found)
+        scores = causal.score(
+            loaded.module, corpus, spec.data.sequence_length, report, found=found, cross=spec.data.cross_documents
+        )
         shown = examples.continuations(loaded, corpus, report)
     elif spec.model.objective in LABELLED:
         scores, shown = labelled.score(loaded.module, corpus, LoaderSpec.of(spec), report, found=found), []
@@ -121,7 +123,9 @@ def find_answers(path: Path, cache_dir: Path, part: int, parts: int) -> list[Any
     corpus = _corpus(loaded, cache_dir, lambda stage, share: None)
     spec = loaded.job.spec
     if spec.model.objective == "causal-lm":
-        return list(causal.answers(loaded.module, corpus, spec.data.sequence_length, part=part, parts=parts))
+        cross = spec.data.cross_documents
+        length = spec.data.sequence_length
+        return list(causal.answers(loaded.module, corpus, length, cross=cross, part=part, parts=parts))
     if spec.model.objective in LABELLED:
         return list(labelled.answers(loaded.module, corpus, LoaderSpec.of(spec), part=part, parts=parts))
     if spec.model.objective == "translate":
