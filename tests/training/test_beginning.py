@@ -14,7 +14,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from phalanx.data import Loader, LoaderSpec, open_data
-from phalanx.job import Job
+from phalanx.data.learn import learn_vocabulary
+from phalanx.job import Job, VocabularySpec
 from phalanx.models.huggingface import UnfitWeights
 from phalanx.training import checkpoint
 from phalanx.training.beginning import begin, build_model, model_config
@@ -188,6 +189,31 @@ def test_a_body_without_a_tensor_is_refused(pretrained: Any, examples: Path, tmp
     deeper = build_model(job.spec, replace(config, layers=3))
     with pytest.raises(CheckpointMismatch, match=r"blocks\.2\.\S+ is missing"):
         begin(deeper, config, tmp_path / "run")
+
+
+def test_a_decoder_goes_on_from_published_weights(tmp_path: Path) -> None:
+    """Llama's shape: the head is its own, and a shorter context needs nothing cut."""
+    vocabulary = learn_vocabulary(VocabularySpec(kind="bpe", size=300), "causal-lm", [sentences(100)])
+    settings = transformers.LlamaConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(3)
+    theirs = transformers.LlamaForCausalLM(settings).eval()
+    theirs.save_pretrained(tmp_path / "llama")
+    (tmp_path / "llama" / "tokenizer.json").write_text(vocabulary.to_json())
+    (tmp_path / "text.txt").write_text(sentences(400))
+    job = make_job(tmp_path / "text.txt", "causal-lm", name="llama-tiny", weights=str(tmp_path / "llama"))
+    data, module, said = begun(job, tmp_path / "cache")
+    assert said.fresh == ()
+    tokens = torch.from_numpy(data.feed(None, 0, 1, 8).take().batches[0].arrays["tokens"][:, :-1])
+    with torch.no_grad():
+        torch.testing.assert_close(module(tokens), theirs(tokens).logits, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
