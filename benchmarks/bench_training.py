@@ -65,7 +65,7 @@ class Contestant:
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            self.losses.append(float(loss))
+            self.losses.append(float(loss.detach()))
 
 
 def contest(config: ModelConfig, options: Options, progress: Progress) -> Comparison:
