@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -85,6 +86,8 @@ class InProcess:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for the disk: these tests kill processes, not machines."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(building, "Pool", InProcess)
 
 
