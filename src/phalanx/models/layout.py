@@ -1,10 +1,10 @@
 """How a model's matrices lie in memory, so that a few rows of numbers at once are multiplied with them fastest.
 
 Writing one token of a few texts reads every weight once and computes little: it takes as long as memory takes. For one
-row of numbers torch reads a matrix [out, in] at 13 GB/s and its transpose at 21 to 26, if there are as many outputs as
-inputs or more; for four rows it reads either at 6 to 10, and at 19 to 31 one that oneDNN has laid out for itself (fp32,
-one core and two of an AMD EPYC with AVX-512, torch 2.13). Matrices that fit into a core's cache gain nothing from
-oneDNN, whose calls take longer. `python -m benchmarks generation` compares whole models.
+row of numbers torch reads a matrix [out, in] at 13 GB/s, and its transpose at 15 to 23 if there are as many outputs as
+inputs or more. For four rows it reads either at 6 to 11, and at 17 to 20 one that oneDNN has laid out for itself
+(GPT-2's matrices in float32, one core of an AMD EPYC with AVX-512, torch 2.13: `python -m benchmarks.side_generation`).
+Matrices that fit into a core's cache gain nothing from oneDNN, whose calls take longer.
 
 Knows no architecture: models are made of `nn.Linear`, and of an embedding that may be the head too.
 """
