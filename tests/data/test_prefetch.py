@@ -159,6 +159,13 @@ def test_a_file_that_is_cut_while_it_is_read_is_told_of(tmp_path: Path) -> None:
         made.close()
 
 
+def test_it_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = stream(tmp_path).feed(None, 0, 1, 8, ahead=2)
+    made.take()
+    made.close()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_it_loads_no_torch(feed: PrefetchedFeed) -> None:
     feed.take()
     (child,) = children()

@@ -1,6 +1,6 @@
 """A process that prepares a stream's next portions while a step computes, so that no step waits for data.
 
-    parent                                                     child: python -m phalanx.data.prefetch
+    parent                                                     child: `main`
       orders, one line of JSON                        stdin ->   opens the datasets, seeks to the cursor
       one byte for each slot that is free again       stdin ->   fills the next slot of the shared buffer
       <- a line of JSON: slot, shapes, counts, cursor           (or what went wrong)
@@ -39,6 +39,7 @@ MAX_BUFFER_BYTES = 64 << 20
 _ALIGNMENT = 64
 _BYTES_A_TOKEN = 8 + 4 + 8 + 8  # tokens, document, positions, targets
 _PR_SET_PDEATHSIG = 1
+_CHILD = "from phalanx.data.prefetch import main; main()"  # as a module it would be there twice
 
 
 class PrefetchEnded(PhalanxError):
@@ -80,7 +81,7 @@ class PrefetchedFeed:
             os.ftruncate(memory, slots * orders.slot_bytes)
             self._buffer = mmap.mmap(memory, slots * orders.slot_bytes)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "phalanx.data.prefetch", str(memory), str(os.getpid())],
+                [sys.executable, "-P", "-c", _CHILD, str(memory), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=[memory],
@@ -217,7 +218,3 @@ def _tell(told: dict[str, Any]) -> None:
 def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None, "the child is started with pipes"
     return pipe
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +139,7 @@ class StreamLoader:
         """As `batches.TrainingData` says; the process that prepares `ahead` opens the datasets for itself."""
         if not ahead:
             return StreamFeed(self, cursor, rank, world, micro_batch)
-        with closing(StreamFeed(self, cursor, rank, world, micro_batch)):
-            pass  # a cursor that does not fit is told here and now
+        _rows_at(self, cursor)  # one that does not fit is told here and now
         directories = tuple(str(data.directory.absolute()) for data in self.datasets)
         return PrefetchedFeed(
             Orders(directories, self.weights, self.spec, self.fingerprint, cursor, rank, world, micro_batch), ahead
