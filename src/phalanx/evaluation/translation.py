@@ -103,7 +103,7 @@ def score(
     progress("counting", 1.0)
     baselines = [Score(str(name), values[name], errors[name]) for name in (NEAREST, COPIED)]
     strongest = max(baselines, key=lambda baseline: baseline.value)
-    whole = Chrf().update(mine, references).compute()
+    whole, signature = Chrf().update(mine, references).compute(), Bleu().update(mine, references).signature
     scores = Scores(
         metric="bleu",
         model=Score("this model", values[None], errors[None]),
@@ -114,12 +114,10 @@ def score(
         loss=nats / tokens,
         tokens=tokens,
         split={"pairs": len(every), "bytes": sum(len(text.encode()) for text in references), "tokens": tokens},
-        method=(
-            f"translated greedily; {Bleu().update(mine, references).compute().signature}; standard errors of "
-            f"{RESAMPLES:,} bootstrap samples of the pairs"
-        ),
+        method=(f"translated greedily; {signature}; standard errors of {RESAMPLES:,} bootstrap samples of the pairs"),
         translation={
             "bleu": values[None],
+            "bleu_signature": signature,
             "chrf": whole.score,
             "chrf_signature": whole.signature,
             "lengths": by_length(sources, mine, references),
