@@ -11,6 +11,8 @@ from phalanx.data import Loader, LoaderSpec, prepare
 from phalanx.job import Job
 from phalanx.planning.subject import subject_of
 from phalanx.planning.trace import trace_step
+from phalanx.training import CheckpointMismatch
+from phalanx.training.beginning import model_config
 from tests.evaluation.test_translation import make_translation_job, write_pairs
 from tests.training.values import make_plan
 from tests.training.workers import Run
@@ -75,3 +77,18 @@ def test_memory_of_a_step_is_traced_for_the_longest_pairs(tmp_path, job, name):
     trace = trace_step(subject, make_plan(1, global_batch=10, micro_batch=3))
     assert trace.count == sum(parameter.numel() for parameter in subject.make_model().parameters())
     assert trace.activations > 0
+
+
+def test_a_translator_begins_with_the_weights_of_another_and_only_of_its_kind(tmp_path, job):
+    whole = completed(tmp_path / "first", job, 1, tmp_path / "cache")
+    values = job.model_dump()
+    values["spec"]["model"] |= {"weights": str(tmp_path / "first"), "dropout": 0.0}
+    values["spec"]["training"] |= {"steps": 2}
+    second = completed(tmp_path / "second", Job.model_validate(values), 1, tmp_path / "cache")
+    assert second.losses()[1] < whole.losses()[1] - 0.1  # of the same first batch
+
+    values["spec"]["model"]["name"] = "rnn-encoder-decoder"
+    other = Job.model_validate(values)
+    data = Loader(prepare(other.spec.prepared_data, "translate", tmp_path / "cache"), LoaderSpec.of(other.spec))
+    with pytest.raises(CheckpointMismatch, match="attention True instead of False"):
+        model_config(other.spec, data)

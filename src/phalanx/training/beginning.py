@@ -125,6 +125,7 @@ def _check(given: ModelConfig, config: ModelConfig, path: Path) -> None:
         ("hidden", config.hidden, given.hidden),
         ("heads", config.heads, given.heads),
         ("feed-forward", config.feed_forward, given.feed_forward),
+        ("attention", config.attention, given.attention),
     ):
         if ours != theirs:
             raise CheckpointMismatch(
