@@ -51,6 +51,7 @@ def test_what_was_written_is_read_in_any_order(
     assert len(opened.train) == len(texts)
     assert opened.train.tokens == sum(map(len, texts)) == opened.manifest.bytes("train")
     assert opened.train.read(order[0], 1, 3).tolist() == list(texts[order[0]][1:3])
+    assert opened.train.read(order[-1], 60).tolist() == opened.train.read(order[-1], 0, 0).tolist() == []
     opened.verify()
 
 

@@ -131,6 +131,13 @@ class OpenShard:
     facts: Shard
     tokens: NDArray[Any]
     offsets: NDArray[np.int64]
+    mapped: mmap.mmap
+
+    def announce(self, begin: int, end: int) -> None:
+        """Have the kernel fetch these tokens from the disk meanwhile."""
+        size = self.tokens.itemsize
+        start = begin * size // mmap.PAGESIZE * mmap.PAGESIZE
+        self.mapped.madvise(mmap.MADV_WILLNEED, start, end * size - start)
 
 
 class Documents:
@@ -171,13 +178,11 @@ class Documents:
         """
         skipped, until = np.asarray(starts, np.int64), np.asarray(stops, np.int64)
         owners, begins, _ = self._find(np.asarray(documents, np.int64))
-        spans = zip(
-            owners.tolist(),
-            (begins + skipped).tolist(),
-            (begins + until).tolist(),
-            np.asarray(places).tolist(),
-            strict=True,
-        )
+        first, last = (begins + skipped).tolist(), (begins + until).tolist()
+        asked = zip(owners.tolist(), first, last, np.asarray(places).tolist(), strict=True)
+        spans = [span for span in asked if span[2] > span[1]]
+        for owner, begin, end, _ in spans:  # a disk gives many at once about as fast as one
+            self.shards[owner].announce(begin, end)
         for owner, begin, end, place in spans:
             target[place : place + end - begin] = self.shards[owner].tokens[begin:end]
         if target.size and int(target.max()) >= self._vocabulary_size:
@@ -314,15 +319,16 @@ def _vocabulary(path: Path, manifest: DatasetManifest) -> Vocabulary:
 def open_shard(directory: Path, shard: Shard, dtype: np.dtype[Any]) -> OpenShard:
     """A shard of tokens of `dtype`, alone. Raises DatasetDamaged."""
     path = directory / shard.name
-    tokens = _map(path.with_suffix(".tokens"), dtype.newbyteorder("<"), shard.tokens)
-    offsets = _map(path.with_suffix(".index"), _OFFSET, shard.documents + 1)
+    mapped, tokens = _map(path.with_suffix(".tokens"), dtype.newbyteorder("<"), shard.tokens)
+    mapped.madvise(mmap.MADV_RANDOM)  # of an index, what lies beside is wanted soon; of the tokens it is not
+    _, offsets = _map(path.with_suffix(".index"), _OFFSET, shard.documents + 1)
     if offsets[0] != 0 or offsets[-1] != shard.tokens:
         raise _damaged(path, "index", f"does not fit its shard: it reaches from token {offsets[0]} to {offsets[-1]}")
-    return OpenShard(path, shard, tokens, offsets)
+    return OpenShard(path, shard, tokens, offsets, mapped)
 
 
-def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """`count` numbers of a file of just so many. Documents are read in random order: the kernel reads nothing ahead."""
+def _map(path: Path, dtype: np.dtype[Any], count: int) -> tuple[mmap.mmap, NDArray[Any]]:
+    """`count` numbers of a file of just so many."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -340,8 +346,7 @@ def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     except OSError as error:
         remedy = _MORE_FILES if error.errno == errno.EMFILE else _REBUILD
         raise DatasetDamaged(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from error
-    mapped.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(mapped, dtype)
+    return mapped, np.frombuffer(mapped, dtype)
 
 
 class ShardFile:

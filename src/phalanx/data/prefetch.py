@@ -98,9 +98,6 @@ class PrefetchedFeed:
     def take(self) -> Portion:
         """The next one; the arrays of the one before are not to be used any more. Raises what was wrong in the child:
         DataError; DatasetDamaged when a file was cut under it; PrefetchEnded."""
-        if self._held is not None:
-            self._say(bytes([self._held]))
-            self._held = None
         line = _stream(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._ended()
@@ -108,6 +105,8 @@ class PrefetchedFeed:
         if "error" in told:
             kind = getattr(errors, told["kind"], DataError)
             raise kind(told["error"], where=told["where"], remedy=told["remedy"])
+        if self._held is not None:
+            self._say(bytes([self._held]))
         self._held = told["slot"]
         base = told["slot"] * self._orders.slot_bytes
         batches = []
@@ -158,6 +157,8 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         return  # it died before the call
+    with contextlib.suppress(PermissionError):  # where a sandbox forbids it, waking up only costs the parent a little
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # never to take the parent's core when it wakes up
     orders = _orders(sys.stdin.buffer.readline())
     buffer = mmap.mmap(memory, 0)
     try:
