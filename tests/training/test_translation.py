@@ -79,6 +79,7 @@ def test_memory_of_a_step_is_traced_for_the_longest_pairs(tmp_path, job, name):
     assert trace.activations > 0
 
 
+@pytest.mark.slow
 def test_a_translator_begins_with_the_weights_of_another_and_only_of_its_kind(tmp_path, job):
     whole = completed(tmp_path / "first", job, 1, tmp_path / "cache")
     values = job.model_dump()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -45,7 +46,6 @@ def command(
       phalanx attention TRANSLATOR "Ein Mann fährt Rad." --json
     """
     logging.basicConfig(level=logging.WARNING, format="! %(message)s")
-    from phalanx.cli.generate import echo_safe_json
     from phalanx.evaluation.attention import attention_of
     from phalanx.evaluation.opening import check_directory
     from phalanx.pages.attention import write_attention_page
@@ -58,7 +58,8 @@ def command(
     if page is not None:
         write_attention_page(found, shown, page)
     if as_json:
-        echo_safe_json(found.to_dict() | {"text": text, "pair": pair, "page": None if page is None else str(page)})
+        document = found.to_dict() | {"text": text, "pair": pair, "page": None if page is None else str(page)}
+        click.echo(json.dumps(document, ensure_ascii=True, allow_nan=False))  # on one line: there are many numbers
         return
     layers, heads = found.weights.shape[:2]
     over = f"{len(found.rows):,} x {len(found.columns):,} tokens"

@@ -157,7 +157,7 @@ def _of_encoder(
     batch = {
         "tokens": torch.from_numpy(tokens)[None],
         "document": torch.ones(1, len(tokens), dtype=torch.int32),
-        "segments": (torch.arange(len(tokens)) >= first).long()[None],
+        "segments": (torch.arange(len(tokens)) >= first).long()[None].clamp_max(opened.config.segments - 1),
     }
     with torch.inference_mode():
         return tokens, module.attention_weights(batch)[:, 0]
