@@ -76,6 +76,12 @@ def test_prompts_do_not_disturb_each_other() -> None:
     assert texts("llama", **options) == [text for prompt in PROMPTS for text in texts("llama", [prompt], **options)]
 
 
+def test_a_penalty_that_makes_scores_huge_still_finds_texts() -> None:
+    found = beam_search(both("llama")[1], PROMPTS[:1], BeamSettings(max_tokens=40, length_penalty=-5.0))
+    assert found[0][0].score < -1e9
+    assert len(found[0][0].tokens) == 40
+
+
 def test_it_ends_where_the_model_ends() -> None:
     room = LENGTH - len(PROMPTS[0])
     assert len(texts("gpt2", beams=2, max_tokens=room)[0]) == room
@@ -85,10 +91,18 @@ def test_it_ends_where_the_model_ends() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"beams": 0}, {"beams": 2, "returned": 3}, {"returned": 0}, {"max_tokens": 0}, {"repetition_penalty": 0.0}],
+    [
+        {"beams": 0},
+        {"beams": 2, "returned": 3},
+        {"returned": 0},
+        {"max_tokens": 0},
+        {"repetition_penalty": 0.0},
+        {"length_penalty": 5.1},
+        {"length_penalty": float("nan")},
+    ],
 )
 def test_settings_outside_their_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"beams|max_tokens"):
+    with pytest.raises(ValueError, match=r"beams|max_tokens|length_penalty"):
         BeamSettings(**options)
 
 

@@ -78,7 +78,7 @@ def _not_empty(_ctx: click.Context, _param: click.Parameter, values: tuple[str, 
 @click.option("--beams", type=click.IntRange(1), help="Look for the likeliest text, going on with N at once.")
 @click.option(
     "--length-penalty",
-    type=float,
+    type=click.FloatRange(-5, 5),
     callback=_finite,
     default=1.0,
     help="With --beams: above 0 favours long texts, below 0 short ones.  [default: 1]",

@@ -18,6 +18,8 @@ from phalanx.models.causal import CausalModel
 from phalanx.models.generation import check_prompts, pad_left
 from phalanx.models.sampling import NoNumbers, said, weaken
 
+STRONGEST = 5.0  # length penalty, either way: powers of any context's length then stay well within float32
+_NONE = float("-inf")  # the score where no text has ended
 _OUT = -1e9  # far below any score, and finite: added, it takes a text out of the competition
 
 
@@ -45,6 +47,8 @@ class BeamSettings:
             raise ValueError(
                 f"beams {self.beams}, returned {self.returned}: at least 1, and no more returned than beams"
             )
+        if not abs(self.length_penalty) <= STRONGEST:
+            raise ValueError(f"length_penalty must be from {-STRONGEST:g} to {STRONGEST:g}, not {self.length_penalty}")
         if self.max_tokens < 1 or not 0 < self.repetition_penalty < float("inf"):
             raise ValueError(
                 f"max_tokens {self.max_tokens} and repetition_penalty {self.repetition_penalty} must be positive"
@@ -106,7 +110,7 @@ class _Search:
         self._sums[:, 0] = 0
         self._ended = torch.zeros_like(self._texts)
         self._lengths = torch.zeros(shape, dtype=torch.int64)
-        self._scores = torch.full(shape, _OUT)
+        self._scores = torch.full(shape, _NONE)
         self._full = torch.zeros(shape, dtype=torch.bool)  # which places hold an ended text
         self._open = torch.ones(len(prompts), 1, dtype=torch.bool)  # whether a better text may still come
         self._any_ended = False
@@ -183,9 +187,10 @@ class _Search:
         beams = self._settings.beams
         counted = ends & (torch.arange(ends.shape[1]) < beams)
         scores = sums / self._step**self._settings.length_penalty
+        over = ~self._open
         if self._settings.early_stopping is True:
-            scores = scores + self._full.all(1, keepdim=True) * _OUT
-        scores = scores + ~self._open * _OUT + ~counted * _OUT
+            over = over | self._full.all(1, keepdim=True)
+        scores = scores.masked_fill(over | ~counted, _NONE)
         self._scores, best = torch.cat([self._scores, scores], 1).topk(beams)
         texts = _of(self._texts, origin)
         texts[:, :, self._step - 1] = token
@@ -201,8 +206,8 @@ class _Search:
         farthest = settings.early_stopping == "never" and settings.length_penalty > 0
         length = settings.max_tokens if farthest else self._step
         hoped = self._sums[:, :1] / length**settings.length_penalty
-        worst = torch.where(self._full, self._scores.amin(1, keepdim=True), _OUT)
-        self._open &= (hoped > worst).any(1, keepdim=True)
+        worst = self._scores.amin(1, keepdim=True)
+        self._open &= hoped > worst
 
 
 def _of(texts: Tensor, chosen: Tensor) -> Tensor:
