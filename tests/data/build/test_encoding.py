@@ -43,10 +43,17 @@ TEXT = st.one_of(
         )
     ).map("".join),
     st.text(max_size=30),
+    st.lists(
+        st.sampled_from(
+            [*"ab'1.s", " ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u2003", "\x1c", "\x85", "\u0301", "\u200b"]
+        )
+        | st.sampled_from(["漢字", "😀", "ก", "٣", "\u0661", "é", "Ж", "\ufffd", "\x00", "'s", " 's", "１", "Ⅷ", "．"]),
+        max_size=25,
+    ).map("".join),
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(TEXT, max_size=5), st.sampled_from([*VOCABULARIES]), st.sampled_from([1, 1000, 10**6]))
 def test_tokens_are_those_of_the_library(texts: list[str], name: str, memory: int) -> None:
     vocabulary = VOCABULARIES[name]

@@ -3,7 +3,8 @@
 Byte-level BPE as GPT-2 has it, and WordPiece as BERT has it, encode each word by itself, so a table of the words seen
 gives what the library would. Words are split here as the library does, by a regular expression, where that is certain:
 in texts of ASCII and of Latin, Greek and Cyrillic letters with common punctuation, whose classes are the same in every
-version of Unicode. Any other text, and any other vocabulary, goes to the library. Knows nothing of files.
+version of Unicode. Words with any other character, and all words of any other vocabulary, go to the library. Knows
+nothing of files.
 """
 
 from __future__ import annotations
@@ -38,29 +39,40 @@ def encoder(vocabulary: Vocabulary, memory: int) -> Encode:
 
 
 class _TableEncoder:
+    """Of a text with other characters, what stands between two safe places goes to the library: a place between two
+    known characters that are no white space, after a lone line feed or before a lone space, where each way of
+    splitting begins a word anyhow."""
+
     def __init__(self, vocabulary: Vocabulary, pattern: re.Pattern[str], memory: int) -> None:
         self._vocabulary = vocabulary
         self._words = pattern.findall
-        self._uncertain = re.compile(f"[^{_class(_known())}]").search
+        known = _class(_known())
+        visible = _class([one for one in _known() if not one.isspace()])
+        self._uncertain = re.compile(f"[^{known}]").search
+        self._parts = re.compile(f"(?<=[{visible}]\n)(?=[{visible}])|(?<=[{visible}])(?= [{visible}])").split
         self._table = _Table(vocabulary, max(memory // _ENTRY_BYTES, 1))
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[Any]]:
-        tokens: list[NDArray[Any]] = []
-        others: list[int] = []
-        dtype = self._vocabulary.dtype
-        for place, text in enumerate(texts):
-            if self._uncertain(text):
-                others.append(place)
-                tokens.append(np.empty(0, dtype))
-            else:
-                words: list[str] = self._words(text)
-                tokens.append(np.frombuffer(b"".join(map(self._table.__getitem__, words)), dtype))
-        if others:
-            for place, found in zip(
-                others, self._vocabulary.encode_all([texts[place] for place in others]), strict=True
-            ):
-                tokens[place] = found
-        return tokens
+        others: list[str] = []
+        found: list[list[bytes | None]] = []  # None: the next of the others
+        for text in texts:
+            parts: list[bytes | None] = []
+            for part in self._parts(text) if self._uncertain(text) else (text,):
+                if self._uncertain(part):
+                    others.append(part)
+                    parts.append(None)
+                else:
+                    words: list[str] = self._words(part)
+                    parts.append(b"".join(map(self._table.__getitem__, words)))
+            found.append(parts)
+        from_library = iter(self._vocabulary.encode_all(others) if others else ())
+        return [
+            np.frombuffer(
+                b"".join(next(from_library).tobytes() if part is None else part for part in parts),
+                self._vocabulary.dtype,
+            )
+            for parts in found
+        ]
 
 
 class _Table(dict[str, bytes]):
