@@ -282,7 +282,9 @@ def test_words_beyond_the_model_s_length_are_not_asked_for(tmp_path: Path) -> No
     rows = ExampleRows(corpus.train, corpus.vocabulary, LoaderSpec("tag", 12, 1))
     assert rows.cut == 29
     for index in range(len(rows)):
-        assert len(rows.example(index).positions) == rows.predicted(np.array([index]), np.array([0])) == min(index + 1, 10)
+        assert (
+            len(rows.example(index).positions) == rows.predicted(np.array([index]), np.array([0])) == min(index + 1, 10)
+        )
 
 
 MISTAKES: list[tuple[str, Objective, dict[str, Any], str, str]] = [
