@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import mmap
 import os
 import signal
@@ -113,7 +114,7 @@ class PrefetchedFeed:
         for batch in told["batches"]:
             arrays = {}
             for name, (dtype, shape, offset) in batch["arrays"].items():
-                count = int(np.prod(shape))
+                count = math.prod(shape)
                 arrays[name] = np.frombuffer(self._buffer, dtype, count, base + offset).reshape(shape)
             batches.append(Batch(arrays, batch["real_tokens"], batch["predicted_tokens"], batch["predicted_bytes"]))
         return Portion(tuple(batches), told["predicted"], told["cursor"])
