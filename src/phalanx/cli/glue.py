@@ -28,7 +28,13 @@ class TaskFailed(PhalanxError):
 @click.option("--model", required=True, metavar="NAME", help="Of the catalogue, such as bert-tiny.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Begin with those of a run or Hugging Face directory.")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this one; may be repeated.  [default: all]")
-@click.option("--epochs", type=click.FloatRange(0, 1000, min_open=True), default=4.0, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Passes over a task's examples.",
+)
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Examples a step.")
 @click.option("--lr", type=float, default=1e-4, show_default=True, help="Learning rate after warmup.")
 @click.option("--length", type=click.IntRange(8), default=128, show_default=True, help="Tokens of an example, at most.")
