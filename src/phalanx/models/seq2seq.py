@@ -3,7 +3,7 @@
 A GRU reads the source forwards and another backwards; a third writes the target, a token at a time. With attention
 each step looks at all annotations, the states of both readers, by weights of its own (Bahdanau, Cho and Bengio 2015).
 Without, all that a step knows of the source is where both readers ended, one vector however long the sentence: it
-begins there and is fed it at every step (Cho et al. 2014; Sutskever et al. 2014 only begin there). Nothing else differs.
+begins there and is fed it at every step (Cho et al. 2014; Sutskever et al. 2014 only begin there). The rest is alike.
 
 After the paper: the decoder begins with tanh of the backward state at the first token, and a maxout layer over state,
 last token and context is the deep output (A.2.2). Other than the paper: source and target share a vocabulary, and one
