@@ -176,7 +176,7 @@ def _tuning(
             "microBatch": 64,
             "precision": "fp32",
             "seed": seed,
-            "optimizer": {"lr": 5e-4 if start else 1e-3},
+            "optimizer": {"lr": 1e-3},
             "schedule": {"name": "linear", "warmup": min(50, steps // 2)},
             "evaluateEvery": max(1, steps // 3),
             "checkpointEvery": steps,
