@@ -3,7 +3,7 @@
 from functools import cache
 from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 from tokenizers import AddedToken, Tokenizer, models
 
@@ -11,6 +11,7 @@ from phalanx.data import Dataset, DatasetWriter, Vocabulary
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<eos>"]
 WORDS = 6000
+KEPT = TemporaryDirectory(prefix="phalanx-streams-")  # deleted when the session ends
 
 
 @cache
@@ -40,7 +41,7 @@ def make(
 @cache
 def made(lengths: tuple[tuple[int, ...], ...], shard_bytes: int) -> tuple[list[Dataset], list[list[list[int]]]]:
     """One dataset for each tuple of lengths; kept for the whole session, because many examples ask for the same."""
-    root, first, found = Path(mkdtemp(prefix="phalanx-streams-")), 0, []
+    root, first, found = Path(mkdtemp(dir=KEPT.name)), 0, []
     for place, own in enumerate(lengths):
         found.append(make(root / str(place), list(own), first, shard_bytes))
         first += sum(own)
