@@ -182,7 +182,7 @@ def test_a_cut_shard_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "data" / "train-00001.tokens"
     file.write_bytes(file.read_bytes()[:-2])
     found = blocked(gate_1(job(tmp_path / "data")))
-    assert (found.location, "was cut" in found.evidence) == (str(file), True)
+    assert (found.subject, "was cut" in found.evidence) == (str(file), True)
 
 
 REVIEWS = "sentence\tlabel\n" + "".join(f"review number {number}\t{number % 2}\n" for number in range(40))

@@ -297,6 +297,7 @@ MISTAKES: list[tuple[str, Objective, dict[str, Any], str, str]] = [
     ),
     ("a\t1\nb\tx\n", "regress", {}, "line 2: the label 'x' is no number", "classify"),
     ("a\t1\nb\tnan\n", "regress", {}, "line 2: the label 'nan' is no number", "classify"),
+    ("a\t1\nb\t \nc\t2\n", "classify", {}, "line 2: there is no label", "data.labels"),
     ("a\t1\nb\t1\n", "classify", {}, "all examples have the label '1'", "data.columns.label"),
     ("a\t1\nb\t2\n", "classify", {"columns": ColumnsSpec(label=3)}, "there is no column 3", "data.columns.label"),
     ("x\ty\na\tb\n", "classify", {"columns": ColumnsSpec(label="z")}, "there is no column 'z'", "data.columns.label"),

@@ -323,6 +323,9 @@ def test_a_cut_file_is_named(tmp_path):
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn'"),
         ({"num_hidden_layers": 0}, "impossible sizes"),
         ({"num_key_value_heads": 3}, "impossible sizes"),
+        ({"num_attention_heads": 0}, "cannot be understood"),
+        ({"hidden_size": "64"}, "cannot be understood"),
+        ({"rope_scaling": 8}, "cannot be understood"),
     ],
 )
 def test_settings_that_are_not_carried_out_are_refused(tmp_path, change, said):

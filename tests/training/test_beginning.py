@@ -233,3 +233,12 @@ def test_a_worker_begins_with_weights_once_and_then_with_its_own_checkpoint(
     trained = found.read_slice("model.embedding.weight", (0, 0), found.shape("model.embedding.weight"))
     before = pretrained.state_dict()["embedding.weight"]
     assert 0 < (trained - before).abs().max() < 0.01  # three small steps away from where it began
+
+
+def test_a_vocabulary_larger_than_the_model_that_it_lies_beside_is_refused(examples: Path, tmp_path: Path) -> None:
+    published(tmp_path / "bert", transformers.BertForPreTraining)
+    with (tmp_path / "bert" / "vocab.txt").open("a") as file:
+        file.writelines(f"more{number}\n" for number in range(8))  # one more than the table's rows to spare
+    with pytest.raises(CheckpointMismatch, match=r"the vocabulary has [\d,]+ tokens, the model knows") as caught:
+        begun(make_job(examples, weights=str(tmp_path / "bert")), tmp_path / "cache")
+    assert "came with the weights" in caught.value.remedy

@@ -185,6 +185,12 @@ class Labels:
         code = self._codes.get(label)
         if code is not None:
             return code
+        if not label.strip() and not self._given:
+            raise BadTable(
+                f"line {line:,}: there is no label",
+                where=str(file),
+                remedy="give it one, leave the line out, or name all labels in data.labels, '' among them",
+            )
         if self._closed:
             guess = nearest(label, self._codes)
             whose = "data.labels" if self._given else "those of the training examples"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from phalanx.data.batches import LoaderSpec, TrainingData
 from phalanx.data.corpus import MANIFEST, Corpus
-from phalanx.data.errors import DataError
+from phalanx.data.errors import DataError, DatasetDamaged, TokenizersDiffer
 from phalanx.data.loader import Loader
 from phalanx.data.prepare import prepare, reopen
 from phalanx.data.source import Progress
@@ -61,6 +61,7 @@ def check_datasets(spec: JobSpec) -> SourceReport:
     try:
         data = _stream(spec, None)
     except DataError as error:
-        return SourceReport(spec.data.name, problems=(problem(spec.data.name, error),))
+        file = error.where if isinstance(error, DatasetDamaged | TokenizersDiffer) else None
+        return SourceReport(spec.data.name, problems=(problem(file or spec.data.name, error),))
     shards = [shard for dataset in data.datasets for shards in dataset.manifest.splits.values() for shard in shards]
     return SourceReport(spec.data.name, 2 * len(shards), sum(shard.bytes for shard in shards))

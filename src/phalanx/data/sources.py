@@ -95,7 +95,7 @@ def check_pairs(spec: DataSpec) -> SourceReport:
             files += pair_files(name)
             next(read_pairs(name, spec.columns), None)
     except DataError as error:
-        return SourceReport(spec.source, problems=(problem(spec.source, error),))
+        return SourceReport(spec.source, problems=(problem(error.where or spec.source, error),))
     return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
 
 
@@ -107,7 +107,7 @@ def check_examples(spec: DataSpec, objective: Objective) -> SourceReport:
         for file in files:
             next(read_tagged(file, spec.columns) if objective == "tag" else read_examples(file, spec.columns), None)
     except DataError as error:
-        return SourceReport(spec.source, problems=(problem(spec.source, error),))
+        return SourceReport(spec.source, problems=(problem(error.where or spec.source, error),))
     return SourceReport(spec.source, len(files), sum(file.stat().st_size for file in files))
 
 

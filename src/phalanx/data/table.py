@@ -287,9 +287,22 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise BadTable(
                 f"line {number:,} is not JSON ({error})", where=str(path), remedy="write one JSON object a line"
             ) from error
+        if "\\ud" in line or "\\uD" in line:  # only so can JSON hold half of a surrogate pair, which is no text
+            _check_characters(path, number, json.dumps(value, ensure_ascii=False))
         if not isinstance(value, dict):
             raise BadTable(f"line {number:,} is no object", where=str(path), remedy='write {"text": ..., "label": ...}')
         yield number, value
+
+
+def _check_characters(path: Path, number: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadTable(
+            f"line {number:,} holds half of a surrogate pair, \\u{ord(text[error.start]):04x}, which is no character",
+            where=str(path),
+            remedy="write the whole pair, or the character itself",
+        ) from error
 
 
 def _of_objects(path: Path, columns: ColumnsSpec, labelled: bool) -> Iterator[Example]:

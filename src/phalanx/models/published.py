@@ -39,6 +39,7 @@ _ONLY: dict[str, dict[str, Any]] = {
     },
     "llama": {"attention_bias": False, "mlp_bias": False},
 }
+_ITS_OWN = "use the config.json that came with the weights"
 
 
 class NotHuggingFace(UsageError):
@@ -56,12 +57,12 @@ def config_of(values: object, path: Path) -> ModelConfig:
     try:
         made = {"bert": _bert, "gpt2": _gpt2, "llama": _llama}[family](values, path)
     except KeyError as error:
-        raise _refused(
-            path, f"says nothing of {error.args[0]}", "use the config.json that came with the weights"
-        ) from error
+        raise _refused(path, f"says nothing of {error.args[0]}", _ITS_OWN) from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:  # such as a number that is a text
+        raise _refused(path, f"has a setting that cannot be understood ({error})", _ITS_OWN) from error
     sizes = (made.vocabulary_size, made.sequence_length, made.layers, made.hidden, made.heads, made.kv_heads)
     if not all(type(size) is int and size > 0 for size in sizes) or made.heads % made.kv_heads:
-        raise _refused(path, f"has impossible sizes {sizes}", "use the config.json that came with the weights")
+        raise _refused(path, f"has impossible sizes {sizes}", _ITS_OWN)
     return made
 
 

@@ -148,10 +148,16 @@ def _check_vocabulary(given: ModelConfig, vocabulary: Vocabulary, path: Path) ->
         own = Vocabulary.open(path)
     except DataError:  # weights alone: only the number can be compared
         own = vocabulary
-    if own.size > given.vocabulary_size or own.table() != vocabulary.table():
+    if own.size > given.vocabulary_size:
         raise CheckpointMismatch(
-            f"the weights belong to another vocabulary (of {min(own.size, given.vocabulary_size):,} tokens) than the "
-            f"data's (of {vocabulary.size:,})",
+            f"the vocabulary has {own.size:,} tokens, the model knows {given.vocabulary_size:,}",
+            where=str(path),
+            remedy="use the vocabulary that came with the weights",
+        )
+    if own.table() != vocabulary.table():
+        raise CheckpointMismatch(
+            f"the weights belong to another vocabulary (of {own.size:,} tokens) than the data's (of "
+            f"{vocabulary.size:,})",
             where=str(path),
             remedy="leave data.vocabulary out: the data is then prepared with the vocabulary of the weights",
         )
