@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from phalanx.foundation import DiskFull, ReadOnly
 from phalanx.training import checkpoint
@@ -110,6 +110,14 @@ def test_a_damaged_newest_is_named_and_the_previous_used(root, how, caplog):
     assert_sound(found.checkpoint)
     assert [error.where for error in found.damaged] == [str(newest.path)]
     assert str(newest.path) in caplog.text
+
+
+def test_a_tensor_that_was_added_is_named(root):
+    path = write(root, 1).path
+    file = path / "model.safetensors"
+    save_file(load_file(file) | {"c.more": torch.zeros(3)}, file)
+    with pytest.raises(CheckpointDamaged, match=r"model\.safetensors holds c\.more"):
+        Checkpoint.open(path)
 
 
 def test_every_single_altered_byte_is_noticed(root):

@@ -77,6 +77,7 @@ class Checkpoint:
             for piece in entry.pieces:
                 if tensorfile.sha256(checkpoint._read_piece(piece)) != piece.sha256:
                     raise CheckpointDamaged(f"{piece.file}: {name} was altered after it was written", where=str(path))
+        checkpoint._check_nothing_added()
         return checkpoint
 
     @property
@@ -120,6 +121,21 @@ class Checkpoint:
             result[target] = data[source]
         assert result is not None, "a box inside the tensor touches a piece: the manifest's writer covers it"
         return result
+
+    def _check_nothing_added(self) -> None:
+        """The files, all of which have been read by now, hold no tensor that the manifest does not know."""
+        known: dict[str, set[str]] = {}
+        for entry in self.manifest.tensors.values():
+            for piece in entry.pieces:
+                known.setdefault(piece.file, set()).add(piece.key)
+        for name, keys in known.items():
+            with safe_open(self.path / name, framework="pt") as file:
+                added = sorted(set(file.keys()) - keys)
+            if added:
+                raise CheckpointDamaged(
+                    f"{name} holds {added[0]}, which is not of this checkpoint: it was altered after it was written",
+                    where=str(self.path),
+                )
 
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.manifest.tensors:
