@@ -147,6 +147,10 @@ def test_an_empty_directory_and_one_without_text_are_refused(tmp_path: Path) -> 
     (tmp_path / "pictures" / "a.png").write_bytes(b"\0\1\2")
     with pytest.raises(SourceEmpty, match="1 binary"):
         texts(tmp_path / "pictures")
+    (tmp_path / "latin").mkdir()
+    (tmp_path / "latin" / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(SourceEmpty, match="1 not UTF-8 text"):
+        texts(tmp_path / "latin")
 
 
 def test_a_missing_source_is_named_with_the_nearest_built_in_one(tmp_path: Path) -> None:

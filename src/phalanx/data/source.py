@@ -160,7 +160,9 @@ class Source:
                 found = True
                 yield document
         if not found:
-            raise SourceEmpty("there is no text in it", where=self.name, remedy=NAME_TEXT)
+            reasons = ", ".join(f"{files:,} {reason}" for reason, (files, _) in sorted(self.tally.excluded.items()))
+            left_out = f" (left out: {reasons})" if reasons else ""
+            raise SourceEmpty(f"there is no text in it{left_out}", where=self.name, remedy=NAME_TEXT)
 
     def _documents_of(self, file: SourceFile, seen: set[bytes]) -> Iterator[Document]:
         data = read_bytes(file.path)
