@@ -36,6 +36,7 @@ class LoaderSpec:
 
     @classmethod
     def of(cls, spec: JobSpec) -> LoaderSpec:
+        """What the job asks for."""
         return cls(
             spec.model.objective,
             spec.data.sequence_length,

@@ -58,6 +58,8 @@ class Slots:
 
 @dataclass(frozen=True)
 class SplitFacts:
+    """Of `train` or `held_out`: `bytes` of UTF-8 text; `lengths` (tokens) and `slots`: None without documents."""
+
     documents: int
     tokens: int
     bytes: int

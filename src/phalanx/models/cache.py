@@ -24,6 +24,7 @@ class Cache:
 
     @property
     def rows(self) -> int:
+        """How many texts (or beams) there are."""
         return self._keys.shape[1]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

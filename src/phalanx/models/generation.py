@@ -138,7 +138,8 @@ class Generation:
 def generate(
     model: CausalModel, prompts: Sequence[Sequence[int]], settings: GenerationSettings | None = None
 ) -> Generation:
-    """Go on with every prompt, as `settings` say (None: the defaults).
+    """Go on with every prompt, as `settings` say (None: the defaults); of one longer than the model's `sequence_length`
+    its end is read.
 
     Raises ValueError for no prompt, an empty one, or a token that is not in the model's vocabulary.
     """
