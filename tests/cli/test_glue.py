@@ -233,3 +233,8 @@ def test_two_tasks_are_fine_tuned_judged_and_not_trained_twice(glue: Path, tmp_p
     assert "Running" not in again.stderr  # both had succeeded
     assert "| bert-tiny (here) |" in again.stdout
     assert "BERT-Large" in again.stdout
+    with (glue / "STS-B" / "train.tsv").open("a") as file:
+        file.write((glue / "STS-B" / "train.tsv").read_text().splitlines()[-1] + "\n")
+    third = CliRunner().invoke(command, [*arguments, "--task", "STS-B"], catch_exceptions=False)
+    assert third.exit_code == 0
+    assert third.stderr.count("Running") == 1  # STS-B's examples are others now

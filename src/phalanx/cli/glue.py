@@ -53,7 +53,8 @@ def command(
 
     DIRECTORY has a folder a task (CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI) with the files as GLUE
     publishes them. Each task found is a job of the team `glue`, trained on train.tsv and judged on dev.tsv by its own
-    metrics; one that has succeeded before with the same settings is not trained again. A task that is missing is said.
+    metrics; one that has succeeded before with the same settings and files is not trained again. A task that is missing
+    is said.
 
     \b
     Examples:
@@ -134,7 +135,7 @@ def _finished(job: Job, home: Home, *, quiet: bool) -> Job:
     state = open_state(home)
     try:
         before = read_job(state, *key).job
-        if before.status.phase == "Succeeded" and before.spec == job.spec:
+        if before.status.phase == "Succeeded" and before.spec == job.spec and _on_the_same_text(before):
             return before
     except JobNotFound:
         pass
@@ -151,6 +152,19 @@ def _finished(job: Job, home: Home, *, quiet: bool) -> Job:
             remedy=f"`phalanx describe job {key[1]} -n {key[0]}` says why; tasks that succeeded are not trained again",
         )
     return ended
+
+
+def _on_the_same_text(before: Job) -> bool:
+    """Whether the files still say what the job was trained on; False where its run is gone."""
+    from phalanx.data.corpus import MANIFEST, CorpusManifest
+    from phalanx.data.prepare import recipe_of
+
+    try:
+        record = (Path(before.status.run_dir) / "data" / MANIFEST).read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    spec = before.spec
+    return recipe_of(spec.prepared_data, spec.model.objective).digest == CorpusManifest.from_json(record).digest
 
 
 def _score(task: Task, job: Job, directory: Path, home: Home) -> TaskScore:
