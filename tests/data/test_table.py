@@ -168,7 +168,7 @@ BAD: list[tuple[str, str, str, type[DataError], str]] = [
     ("example", "a.jsonl", '{"text": ', BadTable, "line 1 is not JSON"),
     ("example", "a.jsonl", "[1]", BadTable, "line 1 is no object"),
     ("example", "a.jsonl", '{"text": "a", "label": 1}\n{"text": "\\uD800", "label": 1}', BadTable, "line 2 holds half of"),
-    ("tag", "a.jsonl", '{"tokens": ["a\\udc01"], "tags": ["x"]}', BadTable, "line 1 holds half of a surrogate pair"),
+    ("tag", "a.jsonl", '{"tokens": ["a\\udc01"], "tags": ["x"]}', BadTable, "line 1 holds half of a surrogate pair, U+DC01"),
     ("example", "a.csv", 'text,label\nok,1\n"open,1\n', BadTable, "the row from line 3 on is not CSV"),
     ("example", "a.tsv", "a\tb\tc\n", BadTable, "which column is the label? There are: 1, 2, 3"),
     ("example", "a.tsv", "id\tlabel\n1\t2\n", BadTable, "which column is the text? There are: id, label"),

@@ -299,7 +299,7 @@ def _check_characters(path: Path, number: int, text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadTable(
-            f"line {number:,} holds half of a surrogate pair, \\u{ord(text[error.start]):04x}, which is no character",
+            f"line {number:,} holds half of a surrogate pair, U+{ord(text[error.start]):04X}, which is no character",
             where=str(path),
             remedy="write the whole pair, or the character itself",
         ) from error
