@@ -5,6 +5,7 @@ Knows no architecture.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def places_in(document: Tensor) -> Tensor:
     return index - torch.where(begins, index, 0).cummax(dim=1).values
 
 
-class CausalModel(nn.Module):
+class CausalModel(nn.Module, ABC):
     """Tokens int64 [B, T] to logits of the next ones. A model brings its `embedding`, and says what it makes of tokens
     (`read`) and what follows from that (`judge`)."""
 
@@ -70,13 +71,13 @@ class CausalModel(nn.Module):
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def read(self, tokens: Tensor, seen: Sight) -> Tensor:
         """Hidden states [B, T, H] in the stream's precision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., H]."""
-        raise NotImplementedError
 
     def forward(
         self, tokens: Tensor, cache: Cache | None = None, padding: Tensor | None = None, *, last: bool = False
